@@ -1,0 +1,1 @@
+"""The server: everything of prefloop except learning."""

@@ -1,0 +1,1 @@
+"""The same rules as JSON under /api/v1."""

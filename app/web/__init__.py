@@ -1,0 +1,1 @@
+"""The pages: parse, call one domain function, render one template. One file a screen."""

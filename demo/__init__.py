@@ -1,0 +1,1 @@
+"""The demo: openings, a hidden preference, simulated annotators and the self-check."""

@@ -1,0 +1,108 @@
+"""How likely is a response under a language model, token by token?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from worker.learning.batches import group_by_length, pad
+from worker.learning.models import Precision, autocast
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """A prompt and a response to it, as tokens."""
+
+    prompt_ids: Sequence[int]
+    response_ids: Sequence[int]
+
+    def __post_init__(self) -> None:
+        if not self.prompt_ids or not self.response_ids:
+            raise ValueError("a prompt and its response need at least one token each")
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + len(self.response_ids)
+
+
+@dataclass(frozen=True)
+class ResponseStates:
+    """What the model knows before it writes each response token.
+
+    `hidden` [tokens, width] holds, row after row, the states from which the response tokens
+    `targets` [tokens] are predicted; `mask` [rows, longest response] says where each belongs, so
+    `padded[mask] = flat` lays them out by row.
+    """
+
+    hidden: Tensor
+    targets: Tensor
+    mask: Tensor
+
+    def by_row(self, flat: Tensor) -> Tensor:
+        """Lays one number per response token out as [rows, longest response], zero elsewhere."""
+        padded = flat.new_zeros(self.mask.shape)
+        padded[self.mask] = flat
+        return padded
+
+
+def response_states(model: PreTrainedModel, dialogues: Sequence[Dialogue]) -> ResponseStates:
+    """One pass of the trunk over whole dialogues; only response positions are kept.
+
+    Sequences are padded on the right, where causal attention never looks, so no mask is needed
+    and the fast causal kernels apply.
+    """
+    sequences = [[*dialogue.prompt_ids, *dialogue.response_ids] for dialogue in dialogues]
+    ids = pad(sequences, 0, model.device).input_ids  # [rows, columns]
+    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state  # [rows, columns, width]
+    starts = torch.tensor([len(dialogue.prompt_ids) for dialogue in dialogues])
+    ends = torch.tensor([len(dialogue) for dialogue in dialogues])
+    columns = torch.arange(ids.shape[1])
+    written = ((columns >= starts[:, None]) & (columns < ends[:, None])).to(ids.device)
+    mask = torch.arange(int((ends - starts).max())) < (ends - starts)[:, None]
+    # The state of a token predicts the next one (hence the shift by one column).
+    return ResponseStates(hidden[:, :-1][written[:, 1:]], ids[written], mask.to(ids.device))
+
+
+def logits_from(model: PreTrainedModel, hidden: Tensor) -> Tensor:
+    """The logits [tokens, vocabulary] over final hidden states [tokens, width], in fp32.
+
+    Some families scale or cap the output layer's result: Granite divides it, Cohere multiplies
+    it, Gemma caps it by a tanh. Their configurations say so.
+    """
+    logits: Tensor = model.get_output_embeddings()(hidden).float()
+    config = model.config.get_text_config()
+    logits = logits * (getattr(config, "logit_scale", None) or 1.0)
+    logits = logits / (getattr(config, "logits_scaling", None) or 1.0)
+    if cap := getattr(config, "final_logit_softcapping", None):
+        logits = torch.tanh(logits / cap) * cap
+    return logits
+
+
+def log_probabilities(logits: Tensor, targets: Tensor) -> Tensor:
+    """log p(target) [tokens] from fp32 logits [tokens, vocabulary]."""
+    return logits.log_softmax(dim=-1).gather(-1, targets[:, None]).squeeze(-1)
+
+
+@torch.no_grad()
+def response_logprobs(
+    model: PreTrainedModel,
+    dialogues: Sequence[Dialogue],
+    temperature: float = 1.0,
+    batch_tokens: int = 16_384,
+    precision: Precision = "auto",
+) -> list[Tensor]:
+    """log pi(token | prompt, tokens before it) of every response token, end token included.
+
+    Returns:
+        One CPU tensor [response length] a dialogue, in the order given.
+    """
+    rows: dict[int, Tensor] = {}
+    for group in group_by_length([len(dialogue) for dialogue in dialogues], batch_tokens):
+        with autocast(model.device, precision):
+            states = response_states(model, [dialogues[index] for index in group])
+            logits = logits_from(model, states.hidden) / temperature
+        flat = log_probabilities(logits, states.targets).cpu()
+        lengths = [len(dialogues[index].response_ids) for index in group]
+        rows.update(zip(group, flat.split(lengths), strict=True))
+    return [rows[index] for index in range(len(dialogues))]

@@ -86,7 +86,7 @@ def session(engine: Engine) -> Iterator[Session]:
 
 @pytest.fixture
 def database_url(server_url: str, template: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A database of this test's own, where commits are real; also the one that `app.database` and child processes use."""
+    """A database of this test's own with real commits; `app.database` and child processes use it too."""
     name = f"prefloop_own_{os.getpid()}"
     url = _fresh(server_url, name, template)
     monkeypatch.setenv("DATABASE_URL", url.replace("postgresql+psycopg", "postgresql"))

@@ -20,9 +20,7 @@ class Estimate:
     count: int
 
 
-def bootstrap_ratio(
-    numerators: Tensor, denominators: Tensor, seed: int, resamples: int = 2_000
-) -> Estimate:
+def bootstrap_ratio(numerators: Tensor, denominators: Tensor, seed: int, resamples: int = 2_000) -> Estimate:
     """The ratio of two sums over clusters, with a percentile interval by resampling clusters.
 
     What shares a prompt is not independent, so whole prompts are drawn with replacement, never
@@ -38,9 +36,7 @@ def bootstrap_ratio(
     if denominators.sum() <= 0:
         raise ValueError("there is nothing to estimate: no pair was counted")
     clusters = len(numerators)
-    drawn = torch.randint(
-        clusters, (resamples, clusters), generator=generator_for(seed, "bootstrap")
-    )
+    drawn = torch.randint(clusters, (resamples, clusters), generator=generator_for(seed, "bootstrap"))
     sums = denominators.double()[drawn].sum(dim=1)
     ratios = (numerators.double()[drawn].sum(dim=1) / sums)[sums > 0]
     low, high = ratios.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
@@ -76,9 +72,7 @@ def sequence_kl(logprobs: Sequence[Tensor], reference_logprobs: Sequence[Tensor]
         logprobs, reference_logprobs: token log-probabilities [length] of the same responses, as
             `likelihood.response_logprobs` gives them.
     """
-    return torch.stack(
-        [(own - other).sum() for own, other in zip(logprobs, reference_logprobs, strict=True)]
-    )
+    return torch.stack([(own - other).sum() for own, other in zip(logprobs, reference_logprobs, strict=True)])
 
 
 def ended_rate(samples: Sequence[Sample]) -> float:

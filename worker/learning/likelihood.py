@@ -46,22 +46,23 @@ class ResponseStates:
         return padded
 
 
-def response_states(model: PreTrainedModel, dialogues: Sequence[Dialogue]) -> ResponseStates:
-    """One pass of the trunk over whole dialogues; only response positions are kept.
+def response_states(model: PreTrainedModel, dialogues: Sequence[Dialogue], precision: Precision) -> ResponseStates:
+    """One pass of the trunk over whole dialogues; only response positions are kept, in fp32.
 
     Sequences are padded on the right, where causal attention never looks, so no mask is needed
     and the fast causal kernels apply.
     """
     sequences = [[*dialogue.prompt_ids, *dialogue.response_ids] for dialogue in dialogues]
     ids = pad(sequences, 0, model.device).input_ids  # [rows, columns]
-    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state  # [rows, columns, width]
+    with autocast(model.device, precision):
+        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    hidden = hidden[:, :-1]  # [rows, columns - 1, width]; a state predicts the next column's token
     starts = torch.tensor([len(dialogue.prompt_ids) for dialogue in dialogues])
     ends = torch.tensor([len(dialogue) for dialogue in dialogues])
     columns = torch.arange(ids.shape[1])
     written = ((columns >= starts[:, None]) & (columns < ends[:, None])).to(ids.device)
     mask = torch.arange(int((ends - starts).max())) < (ends - starts)[:, None]
-    # The state of a token predicts the next one (hence the shift by one column).
-    return ResponseStates(hidden[:, :-1][written[:, 1:]], ids[written], mask.to(ids.device))
+    return ResponseStates(hidden[written[:, 1:]].float(), ids[written], mask.to(ids.device))
 
 
 def logits_from(model: PreTrainedModel, hidden: Tensor) -> Tensor:
@@ -79,9 +80,17 @@ def logits_from(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     return logits
 
 
-def log_probabilities(logits: Tensor, targets: Tensor) -> Tensor:
-    """log p(target) [tokens] from fp32 logits [tokens, vocabulary]."""
-    return logits.log_softmax(dim=-1).gather(-1, targets[:, None]).squeeze(-1)
+def log_probabilities(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """log p(target) [tokens] and the entropy in nats [tokens], the latter without gradient.
+
+    Args:
+        logits: [tokens, vocabulary], fp32, already divided by the temperature.
+        targets: token ids [tokens].
+    """
+    logs = logits.log_softmax(dim=-1)
+    with torch.no_grad():
+        entropies = -(logs.exp() * logs).sum(dim=-1)
+    return logs.gather(-1, targets[:, None]).squeeze(-1), entropies
 
 
 @torch.no_grad()
@@ -99,10 +108,8 @@ def response_logprobs(
     """
     rows: dict[int, Tensor] = {}
     for group in group_by_length([len(dialogue) for dialogue in dialogues], batch_tokens):
-        with autocast(model.device, precision):
-            states = response_states(model, [dialogues[index] for index in group])
-            logits = logits_from(model, states.hidden) / temperature
-        flat = log_probabilities(logits, states.targets).cpu()
+        states = response_states(model, [dialogues[index] for index in group], precision)
+        flat, _ = log_probabilities(logits_from(model, states.hidden) / temperature, states.targets)
         lengths = [len(dialogues[index].response_ids) for index in group]
-        rows.update(zip(group, flat.split(lengths), strict=True))
+        rows.update(zip(group, flat.cpu().split(lengths), strict=True))
     return [rows[index] for index in range(len(dialogues))]

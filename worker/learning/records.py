@@ -42,20 +42,13 @@ class Ranking:
             raise ValueError(f"every group needs at least one response: {self.groups}")
         ranked = sorted(chain.from_iterable(self.groups))
         if ranked != list(range(count)):
-            raise ValueError(
-                f"the groups {self.groups} must name each of the responses 0 to {count - 1} once"
-            )
+            raise ValueError(f"the groups {self.groups} must name each of the responses 0 to {count - 1} once")
         if not (math.isfinite(self.weight) and self.weight >= 0):
             raise ValueError(f"a weight must be finite and not negative, not {self.weight}")
 
     def ordered_pairs(self) -> list[tuple[int, int]]:
         """All (better, worse) pairs of response indices; ties give none."""
-        return [
-            (better, worse)
-            for above, below in combinations(self.groups, 2)
-            for better in above
-            for worse in below
-        ]
+        return [(better, worse) for above, below in combinations(self.groups, 2) for better in above for worse in below]
 
 
 @dataclass(frozen=True)

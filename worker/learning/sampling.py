@@ -81,7 +81,7 @@ def sample_responses(
     ends = end_token_ids(model, tokenizer)
     done = 0
     for batch in _batches(requests, settings):
-        _write(model, tokenizer, batch, settings, ends)
+        _write(model, batch, settings, ends)
         done += len(batch)
         report(Progress("sample_responses", done, len(requests), {}))
     samples: list[list[Sample]] = [[] for _ in prompts]
@@ -160,7 +160,6 @@ def _batches(requests: Sequence[_Request], settings: SamplingSettings) -> Iterab
 @torch.no_grad()
 def _write(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
     requests: Sequence[_Request],
     settings: SamplingSettings,
     ends: frozenset[int],
@@ -172,7 +171,7 @@ def _write(
     """
     live = list(requests)
     noise = torch.stack([_noise(request.seed, settings.max_new_tokens) for request in live])
-    batch = pad([request.prompt_ids for request in live], _pad_id(tokenizer), model.device, side="left")
+    batch = pad([request.prompt_ids for request in live], 0, model.device, side="left")
     mask, positions, ids = batch.attention_mask, batch.position_ids, batch.input_ids
     cache = DynamicCache(config=model.config)
     going = [True] * len(live)
@@ -189,9 +188,8 @@ def _write(
         uniform = noise[:, step].to(model.device)
         tokens = draw_tokens(output.logits[:, -1], uniform, settings.temperature, settings.top_p)
         for row, token in enumerate(tokens.tolist()):
-            if going[row]:
-                live[row].token_ids.append(token)
-                going[row] = token not in ends
+            live[row].token_ids.append(token)
+            going[row] = going[row] and token not in ends
         if not any(going):
             return
         ids, positions = tokens[:, None], positions[:, -1:] + 1
@@ -206,25 +204,18 @@ def _write(
             going = [True] * len(live)
 
 
-def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    return int(tokenizer.pad_token_id)
-
-
 def _noise(seed: int, length: int) -> Tensor:
     """One number in [0, 1) a token, the same on every machine and device."""
     return torch.rand(length, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def _finished(
-    tokenizer: PreTrainedTokenizerBase, request: _Request, ends: frozenset[int]
-) -> Sample:
+def _finished(tokenizer: PreTrainedTokenizerBase, request: _Request, ends: frozenset[int]) -> Sample:
     """The sample of a request; its text has no special tokens."""
-    text = tokenizer.decode(
-        request.token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-    )
+    written = truncate_after_end(request.token_ids, ends)
+    text = tokenizer.decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return Sample(
         text=str(text),
-        token_ids=tuple(request.token_ids),
-        finish_reason="ended" if request.token_ids[-1] in ends else "cut",
+        token_ids=tuple(written),
+        finish_reason="ended" if written[-1] in ends else "cut",
         seed=request.seed,
     )

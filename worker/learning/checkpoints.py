@@ -1,0 +1,156 @@
+"""How are folders written so that a kill at any instant loses nothing? Aside, fsync, rename."""
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+STATE_TENSORS = "state.safetensors"
+STATE_FACTS = "state.json"
+
+
+@contextmanager
+def written_aside(folder: Path) -> Iterator[Path]:
+    """Gives an empty folder to write into; it takes the place of `folder` when the block ends well.
+
+    Whoever looks at `folder` finds what stood there before or everything new, never a part. A
+    block that raises changes nothing. What a killed process left aside is removed by the next
+    writer on the same machine. An old folder is moved away first, since no system call swaps two
+    full folders everywhere: a kill between these two renames leaves nothing at `folder`, and
+    running again writes it.
+    """
+    folder = folder.absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(folder)
+    aside = _beside(folder, "new")
+    aside.mkdir()
+    try:
+        yield aside
+        sync_folder(aside)
+        old = _beside(folder, "old")
+        with suppress(FileNotFoundError):
+            folder.rename(old)
+        aside.rename(folder)
+        _sync(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Forces every file and folder below `folder`, and itself, to the disk."""
+    for path in sorted(folder.rglob("*")):
+        _sync(path)
+    _sync(folder)
+
+
+def hash_folder(folder: Path) -> str:
+    """SHA-256 over the names and contents of all files below a folder, as hexadecimal digits.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    total = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(f"{content}  {path.relative_to(folder).as_posix()}\n".encode())
+    return total.hexdigest()
+
+
+def save_state(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
+    """Writes a resumable training state to `folder/step-00000123` and drops the older ones.
+
+    No two of the tensors may share memory; `facts` are what JSON can hold.
+    """
+    place = folder / f"step-{step:08d}"
+    with written_aside(place) as aside:
+        contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        save_file(contiguous, aside / STATE_TENSORS)
+        (aside / STATE_FACTS).write_text(json.dumps({"step": step, **facts}, indent=2) + "\n")
+    for older in _states(folder):
+        if older != place:
+            shutil.rmtree(older)
+    return place
+
+
+def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The tensors, on the CPU, and facts of the newest state in `folder`; None if there is none."""
+    states = _states(folder)
+    if not states:
+        return None
+    facts: dict[str, Any] = json.loads((states[-1] / STATE_FACTS).read_text())
+    return load_file(states[-1] / STATE_TENSORS), facts
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Everything an optimiser such as AdamW remembers, as named tensors: "optimiser.7.exp_avg"."""
+    remembered = optimiser.state_dict()["state"]
+    return {f"optimiser.{index}.{name}": value for index, state in remembered.items() for name, value in state.items()}
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Puts back what `optimiser_tensors` named; other tensors are left alone.
+
+    Raises:
+        ValueError: if the tensors belong to another set of parameters.
+    """
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimiser."):
+            _, index, field = name.split(".", 2)
+            state.setdefault(int(index), {})[field] = value
+    parameters = sum(len(group["params"]) for group in optimiser.param_groups)
+    if state and len(state) != parameters:
+        raise ValueError(f"the state of {len(state)} parameters does not fit an optimiser of {parameters}")
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def _states(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+
+
+def _beside(folder: Path, kind: str) -> Path:
+    """A hidden name next to `folder` that tells which process on which machine made it."""
+    return folder.parent / f".{folder.name}.{kind}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Removes what dead processes of this machine left beside `folder`."""
+    host = socket.gethostname()
+    for kind in ("new", "old"):
+        start = f".{folder.name}.{kind}.{host}."
+        for path in folder.parent.glob(f"{start}*"):
+            process = path.name.removeprefix(start).split(".")[0]
+            if not _lives(int(process)):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -29,7 +29,7 @@ ENV PREFLOOP_HOME=/data
 EXPOSE 8000
 CMD ["prefloop", "serve", "--host", "0.0.0.0"]
 
-# TORCH_INDEX: leave empty for the build with CUDA; https://download.pytorch.org/whl/cpu for the small one.
+# TORCH_INDEX: empty for the build with CUDA; for the small one the index that PyTorch's install page names for CPU.
 FROM web AS worker
 USER root
 ARG TORCH_INDEX=""

@@ -1,0 +1,144 @@
+"""How does a project work? Its settings: every field with its range and the sentence that the admin's form shows."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from app.domain import texts
+from app.errors import Invalid
+
+Override = float | int | bool | str | None
+
+# What an admin may override of the worker's own settings; the worker's dataclasses say what each means and its default.
+REWARD_OVERRIDES = frozenset(
+    {"epochs", "learning_rate", "warmup_share", "weight_decay", "batch_sets", "max_tokens", "micro_batch_tokens"}
+    | {"max_grad_norm", "adam_epsilon", "precision"}
+)
+PPO_OVERRIDES = frozenset(
+    {"episodes", "batch_episodes", "epochs", "minibatches", "learning_rate", "adam_epsilon", "max_grad_norm"}
+    | {"clip_range", "value_clip_range", "value_coefficient", "discount", "gae_lambda", "whiten_rewards"}
+    | {"score_clip", "missing_end", "missing_end_score", "kl_coefficient", "kl_target", "kl_horizon"}
+    | {"micro_batch_tokens", "precision"}
+)
+
+
+def _allowed(names: frozenset[str]) -> AfterValidator:
+    def check(overrides: dict[str, Override]) -> dict[str, Override]:
+        unknown = sorted(set(overrides) - names)
+        if unknown:
+            raise ValueError(f"there is no {', '.join(unknown)}; known are {', '.join(sorted(names))}")
+        return overrides
+
+    return AfterValidator(check)
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class LoopSettings(_Settings):
+    """When a round moves on, and what decides over its policy."""
+
+    automatic: bool = Field(default=False, description="Start the next round by itself when one has ended.")
+    prompts_per_round: int = Field(
+        default=200, ge=0, le=1_000_000, description="Prompts that the current policy answers a round. 0: no sampling."
+    )
+    trigger_labels: int = Field(
+        default=200, ge=1, le=1_000_000, description="New labels that make a round go on to fitting."
+    )
+    trigger_hours: float | None = Field(
+        default=None,
+        gt=0,
+        le=10_000,
+        description="Hours after which a round goes on with fewer labels. Empty: it waits.",
+    )
+    trigger_min_labels: int = Field(
+        default=50, ge=1, le=1_000_000, description="New labels that must be there when the hours have passed."
+    )
+    mixed_share: float = Field(
+        default=0.2, ge=0, le=1, description="Share of fresh comparisons that mix new responses with older ones."
+    )
+    evaluation_samples: int = Field(
+        default=4, ge=1, le=100, description="Responses a policy writes to each test prompt when it is measured."
+    )
+    gate_pairs: int = Field(
+        default=0, ge=0, le=100_000, description="Blinded pairs that people judge before a policy is promoted. 0: none."
+    )
+    gate_winrate: float = Field(
+        default=0.5, ge=0, le=1, description="Win rate among people that the new policy needs against its parent."
+    )
+    promote_winrate: float = Field(
+        default=0.5, ge=0, le=1, description="Win rate by the evaluation reward model that the new policy needs."
+    )
+
+
+class SamplingChoice(_Settings):
+    """How a policy writes responses for people."""
+
+    temperature: float = Field(default=1.0, gt=0, le=10, description="Below 1 plays safe, above 1 takes risks.")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Draw from the likeliest tokens that make up this share.")
+    max_new_tokens: int = Field(
+        default=80, ge=1, le=32_768, description="Longest response, in tokens; more is cut off."
+    )
+
+
+class ProjectSettings(_Settings):
+    """Everything about a project that an admin may set. A round keeps a copy of what it started with."""
+
+    base_model: str = Field(
+        min_length=1,
+        max_length=500,
+        description="Version 0 of the policy: a name on the Hugging Face hub or a folder that the worker can read.",
+    )
+    k: int = Field(
+        default=1, ge=1, le=100, description="Labels wanted for each comparison, each from another annotator."
+    )
+    responses_per_prompt: int = Field(
+        default=4, ge=2, le=9, description="Responses that the policy writes to a prompt, compared together."
+    )
+    lease_minutes: int = Field(
+        default=20,
+        ge=1,
+        le=240,
+        description="Minutes an annotator has for a comparison before it goes to somebody else.",
+    )
+    validation_share: float = Field(
+        default=0.1, ge=0, lt=1, description="Share of prompts for making choices. Fixed by the first prompt."
+    )
+    test_share: float = Field(
+        default=0.1, ge=0, lt=1, description="Share of prompts that only measure. Fixed by the first prompt."
+    )
+    loop: LoopSettings = Field(default=LoopSettings(), description="When a round moves on, and what promotes a policy.")
+    sampling: SamplingChoice = Field(
+        default=SamplingChoice(), description="How the policy writes responses for people."
+    )
+    reward: Annotated[dict[str, Override], _allowed(REWARD_OVERRIDES)] = Field(
+        default={}, description="Overrides for fitting reward models, such as learning_rate."
+    )
+    ppo: Annotated[dict[str, Override], _allowed(PPO_OVERRIDES)] = Field(
+        default={}, description="Overrides for PPO, such as kl_coefficient."
+    )
+
+    @model_validator(mode="after")
+    def _leaves_train_prompts(self) -> "ProjectSettings":
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError("validation_share and test_share together leave no prompts to train on")
+        return self
+
+
+def parse_settings(data: Mapping[str, Any]) -> ProjectSettings:
+    """The settings in `data`, nested as the models are. Raises Invalid, which names every bad field."""
+    if found := texts.flaw(dict(data)):
+        raise Invalid(f"The settings cannot be kept: {found}.")
+    try:
+        return ProjectSettings.model_validate(data)
+    except ValidationError as error:
+        reasons = {".".join(str(part) for part in one["loc"]): _reason(one) for one in error.errors()}
+        said = "; ".join(f"{field}: {reason}" if field else reason for field, reason in reasons.items())
+        raise Invalid(f"These settings do not work. {said}.", details={"fields": reasons}) from error
+
+
+def _reason(error: Any) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    return message[:1].lower() + message[1:]

@@ -39,6 +39,11 @@ def pad(
     return PaddedBatch(ids.to(device), mask.to(device), positions.to(device))
 
 
+def token_budget(device: torch.device) -> int:
+    """Tokens in a forward with gradients: on a CPU few enough to stay in its cache."""
+    return 2_048 if device.type == "cpu" else 16_384
+
+
 def group_by_length(sizes: Sequence[int], budget: int, counts: Sequence[int] | None = None) -> list[list[int]]:
     """Splits items into micro-batches of similar length.
 

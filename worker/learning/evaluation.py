@@ -63,7 +63,7 @@ def win_rate(scores: Tensor, other_scores: Tensor, seed: int) -> Estimate:
 
 
 def sequence_kl(logprobs: Sequence[Tensor], reference_logprobs: Sequence[Tensor]) -> Tensor:
-    """log pi(y|x) - log ref(y|x) of each response [responses], in nats.
+    """The log-ratio log pi(y|x) - log ref(y|x) of each response [responses], in nats.
 
     The mean over samples of pi estimates KL(pi || ref) per sequence without bias (the k1 estimator,
     Schulman 2020, "Approximating KL divergence"); a single value may be negative.

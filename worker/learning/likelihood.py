@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from worker.learning.batches import group_by_length, pad
+from worker.learning.batches import group_by_length, pad, token_budget
 from worker.learning.models import Precision, autocast
 
 
@@ -81,11 +81,12 @@ def logits_from(model: PreTrainedModel, hidden: Tensor) -> Tensor:
 
 
 def log_probabilities(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """log p(target) [tokens] and the entropy in nats [tokens], the latter without gradient.
+    """The log-probability of each target [tokens] and the entropy in nats [tokens], the latter without gradient.
 
     Args:
         logits: [tokens, vocabulary], fp32, already divided by the temperature.
         targets: token ids [tokens].
+
     """
     logs = logits.log_softmax(dim=-1)
     with torch.no_grad():
@@ -98,18 +99,22 @@ def response_logprobs(
     model: PreTrainedModel,
     dialogues: Sequence[Dialogue],
     temperature: float = 1.0,
-    batch_tokens: int = 16_384,
     precision: Precision = "auto",
+    batch_tokens: int | None = None,
 ) -> list[Tensor]:
-    """log pi(token | prompt, tokens before it) of every response token, end token included.
+    """Gives log pi(token | prompt, tokens before it) of every response token, end token included.
+
+    `batch_tokens` bounds what one forward holds, padding included; None lets the device say.
 
     Returns:
         One CPU tensor [response length] a dialogue, in the order given.
+
     """
+    budget = batch_tokens or 2 * token_budget(model.device)  # no gradients: room for more
     rows: dict[int, Tensor] = {}
-    for group in group_by_length([len(dialogue) for dialogue in dialogues], batch_tokens):
+    for group in group_by_length([len(dialogue) for dialogue in dialogues], budget):
         states = response_states(model, [dialogues[index] for index in group], precision)
         flat, _ = log_probabilities(logits_from(model, states.hidden) / temperature, states.targets)
         lengths = [len(dialogues[index].response_ids) for index in group]
-        rows.update(zip(group, flat.cpu().split(lengths), strict=True))
+        rows.update(zip(group, torch.split(flat.cpu(), lengths), strict=True))
     return [rows[index] for index in range(len(dialogues))]

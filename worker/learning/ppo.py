@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from worker.learning.batches import group_by_length
+from worker.learning.batches import group_by_length, token_budget
 from worker.learning.evaluation import ended_rate, mean_length
 from worker.learning.models import Precision
 from worker.learning.progress import Progress, Report, silent
@@ -80,8 +80,8 @@ class PPOSettings:
     """Episodes over which beta adapts; smaller is quicker; None keeps beta as it is."""
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     """How responses are drawn; PPO needs top_p = 1 and a temperature above 0."""
-    micro_batch_tokens: int = 8_192
-    """The most tokens, padding included, in one forward with gradients."""
+    micro_batch_tokens: int | None = None
+    """The most tokens, padding included, in one forward; None lets the device say."""
     precision: Precision = "auto"
     """Of the forward and backward passes; weights, loss and the output layer stay in fp32."""
 
@@ -155,7 +155,6 @@ def improve_policy(
             reward,
             [prompts[index] for index in chosen],
             settings.sampling,
-            2 * settings.micro_batch_tokens,  # no gradients: room for more
             settings.precision,
             derive_seed(seed, "rollout", state.step),
             clock,
@@ -250,7 +249,7 @@ def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip
 
 
 def next_kl_coefficient(kl_coefficient: float, kl: float, target: float, episodes: int, horizon: float) -> float:
-    """beta (1 + e n / horizon), e = clip(KL / target - 1, -0.2, 0.2).
+    """The new beta (1 + e n / horizon), e = clip(KL / target - 1, -0.2, 0.2).
 
     Ziegler et al. 2019, section 2.2; `AdaptiveKLController` in lm-human-preferences.
     """
@@ -301,7 +300,8 @@ def learn(
         generator = generator_for(seed, "minibatches", state.step, epoch)
         order = torch.randperm(len(rollout.samples), generator=generator)
         for minibatch in order.tensor_split(settings.minibatches):
-            rows.append(optimise(state, rollout, advantages, returns, minibatch.tolist(), settings))
+            episodes = minibatch.tolist()
+            rows.append(optimise(state, rollout, advantages, returns, episodes, settings))
     first_error = rows[0]["policy/ratio_error"]
     check_first_ratio(first_error)
     means = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
@@ -328,7 +328,8 @@ def optimise(
     known = (rollout.outputs.logprobs, rollout.outputs.values, advantages, returns)
     seen: list[dict[str, Tensor]] = []
     lengths = [len(rollout.dialogues[episode]) for episode in episodes]
-    for group in group_by_length(lengths, settings.micro_batch_tokens):
+    budget = settings.micro_batch_tokens or token_budget(rollout.mask.device)
+    for group in group_by_length(lengths, budget):
         rows = [episodes[index] for index in group]
         new: TokenOutputs = state.policy(
             [rollout.dialogues[row] for row in rows],
@@ -342,7 +343,7 @@ def optimise(
         policy_loss = clipped_policy_loss(logprobs, old_logprobs, gains, settings.clip_range)
         value_loss = clipped_value_loss(values, old_values, goals, settings.value_clip_range)
         loss = policy_loss.sum() + settings.value_coefficient * value_loss.sum()
-        (loss / tokens).backward()
+        (loss / tokens).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             log_ratios = logprobs - old_logprobs
             seen.append(

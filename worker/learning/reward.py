@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from worker.learning.batches import group_by_length
+from worker.learning.batches import group_by_length, token_budget
 from worker.learning.evaluation import Estimate, bootstrap_ratio
 from worker.learning.models import Precision, pick_device
 from worker.learning.progress import Progress, Report, silent
@@ -39,8 +39,8 @@ class RewardSettings:
     """Longer gradients are scaled down to this norm."""
     max_tokens: int = 1_024
     """Longer prompts lose their beginning, so that the response and its end stay."""
-    micro_batch_tokens: int = 16_384
-    """The most tokens, padding included, in one forward; lower it when memory runs out."""
+    micro_batch_tokens: int | None = None
+    """The most tokens, padding included, in one forward; None lets the device say."""
     precision: Precision = "auto"
     """Of the forward and backward passes; weights and loss stay in fp32."""
 
@@ -88,7 +88,6 @@ def fit_reward_model(
         seed,
         device or pick_device(),
         settings.max_tokens,
-        2 * settings.micro_batch_tokens,  # scoring keeps no gradients: room for more
         settings.precision,
     )
     optimiser = torch.optim.AdamW(
@@ -161,7 +160,7 @@ def score_rankings(reward_model: RewardModel, rankings: Sequence[Ranking]) -> li
         [ranking.prompt for ranking in rankings for _ in ranking.responses],
         [response for ranking in rankings for response in ranking.responses],
     )
-    return list(flat.split([len(ranking.responses) for ranking in rankings]))
+    return list(torch.split(flat, [len(ranking.responses) for ranking in rankings]))
 
 
 def pairwise_accuracy(scores: Sequence[Tensor], rankings: Sequence[Ranking], seed: int) -> Estimate:
@@ -238,7 +237,7 @@ def optimise(
     total_weight = sum(ranking.weight for ranking in rankings)
     groups = group_by_length(
         [max(map(len, group)) for group in rows],
-        settings.micro_batch_tokens,
+        settings.micro_batch_tokens or token_budget(reward_model.model.device),
         [len(group) for group in rows],
     )
     loss, right, pairs = 0.0, 0.0, 0
@@ -246,8 +245,8 @@ def optimise(
         better, worse, weights = pair_table([rankings[index] for index in group])
         scores = raw_scores(reward_model, [row for index in group for row in rows[index]])
         part = bradley_terry_loss(scores, better, worse, weights.to(scores)) / total_weight
-        part.backward()
-        loss += float(part)
+        part.backward()  # type: ignore[no-untyped-call]
+        loss += float(part.detach())
         right += int((scores[better] > scores[worse]).sum())
         pairs += len(better)
     norm = nn.utils.clip_grad_norm_(reward_model.model.parameters(), settings.max_grad_norm)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from worker.learning.batches import group_by_length
+from worker.learning.batches import group_by_length, token_budget
 from worker.learning.likelihood import (
     Dialogue,
     log_probabilities,
@@ -76,7 +76,7 @@ class Rollout:
 
     @property
     def log_ratios(self) -> Tensor:
-        """log pi - log ref of every token: the k1 estimate of KL(pi || ref)."""
+        """The log-ratio log pi - log ref of every token: the k1 estimate of KL(pi || ref)."""
         return self.outputs.logprobs - self.reference_logprobs
 
     @property
@@ -119,7 +119,6 @@ def collect(
     reward: RewardFunction,
     prompts: Sequence[Prompt],
     sampling: SamplingSettings,
-    batch_tokens: int,
     precision: Precision,
     seed: int,
     clock: Clock,
@@ -138,10 +137,10 @@ def collect(
         Dialogue(encode_prompt(tokenizer, prompt), sample.token_ids)
         for prompt, sample in zip(prompts, samples, strict=True)
     ]
-    outputs = outputs_of(policy, dialogues, sampling.temperature, batch_tokens, precision)
+    outputs = outputs_of(policy, dialogues, sampling.temperature, precision)
     reference_logprobs = torch.zeros_like(outputs.logprobs)
     reference_logprobs[outputs.mask] = torch.cat(
-        response_logprobs(reference, dialogues, sampling.temperature, batch_tokens, precision)
+        response_logprobs(reference, dialogues, sampling.temperature, precision)
     ).to(reference_logprobs)
     clock.lap("evaluate")
     return Rollout(dialogues, samples, scores.to(outputs.logprobs), reference_logprobs, outputs)
@@ -152,7 +151,6 @@ def outputs_of(
     policy: PolicyWithValue,
     dialogues: Sequence[Dialogue],
     temperature: float,
-    batch_tokens: int,
     precision: Precision,
 ) -> TokenOutputs:
     """The policy's outputs for any number of dialogues, in their order, without gradients."""
@@ -161,7 +159,7 @@ def outputs_of(
     device = policy.language_model.device
     logprobs, entropies, values = (torch.zeros(shape, device=device) for _ in range(3))
     mask = torch.zeros(shape, dtype=torch.bool, device=device)
-    for group in group_by_length([len(dialogue) for dialogue in dialogues], batch_tokens):
+    for group in group_by_length([len(dialogue) for dialogue in dialogues], 2 * token_budget(device)):
         part: TokenOutputs = policy([dialogues[row] for row in group], temperature, precision)
         width = part.mask.shape[1]
         logprobs[group, :width] = part.logprobs

@@ -93,8 +93,8 @@ def sample_responses(
 def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """The tokens that end a response: the tokenizer's, and those the model's generation settings name."""
     named = model.generation_config.eos_token_id if model.generation_config is not None else None
-    listed: Iterable[int] = named if isinstance(named, list) else [named]
-    found = frozenset(int(token) for token in (*listed, tokenizer.eos_token_id) if token is not None)
+    listed = named if isinstance(named, list) else [named]
+    found = frozenset(token for token in (*listed, tokenizer.eos_token_id) if token is not None)
     if not found:
         raise ValueError("the tokenizer has no end token (eos_token): responses would never end")
     return found

@@ -5,18 +5,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from worker.learning.batches import group_by_length, pad
-from worker.learning.models import Precision, autocast, encode_prompt, load_tokenizer, save_model
+from worker.learning.batches import group_by_length, pad, token_budget
+from worker.learning.checkpoints import written_aside
+from worker.learning.models import Precision, autocast, encode_prompt, load_tokenizer
 from worker.learning.records import Prompt
 from worker.learning.seeds import generator_for
 
-NORMALISATION_FILE = "reward.json"
+SCALE_FILE = "reward.json"
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class RewardModel:
     normalisation: Normalisation = field(default_factory=Normalisation)
     max_tokens: int = 1_024
     """Longer dialogues lose their beginning."""
-    batch_tokens: int = 32_768
-    """The most tokens, padding included, that are scored at once."""
+    batch_tokens: int | None = None
+    """The most tokens, padding included, that are scored at once; None lets the device say."""
     precision: Precision = "auto"
 
     def __call__(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Tensor:
@@ -57,8 +57,9 @@ def score_responses(reward_model: RewardModel, prompts: Sequence[Prompt], respon
         raise ValueError(f"{len(prompts)} prompts do not match {len(responses)} responses")
     rows = [encode(reward_model, prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
     scores = torch.zeros(len(rows))
+    budget = reward_model.batch_tokens or 2 * token_budget(reward_model.model.device)
     with torch.no_grad():
-        for group in group_by_length([len(row) for row in rows], reward_model.batch_tokens):
+        for group in group_by_length([len(row) for row in rows], budget):
             scores[group] = raw_scores(reward_model, [rows[index] for index in group]).cpu()
     return scores + reward_model.normalisation.offset
 
@@ -84,7 +85,7 @@ def normalise(reward_model: RewardModel, prompts: Sequence[Prompt], responses: S
         [response for group in responses for response in group],
     )
     before = reward_model.normalisation
-    gain, offset = gain_and_offset(scores.split([len(group) for group in responses]))
+    gain, offset = gain_and_offset(torch.split(scores, [len(group) for group in responses]))
     with torch.no_grad():
         for parameter in output_layer(reward_model.model).parameters():
             parameter.mul_(gain)
@@ -119,7 +120,6 @@ def new_reward_model(
     seed: int,
     device: torch.device,
     max_tokens: int = 1_024,
-    batch_tokens: int = 32_768,
     precision: Precision = "auto",
 ) -> RewardModel:
     """A pretrained model, causal or encoder, with a fresh head: w from N(0, 1/(d + 1)), b = 0.
@@ -127,7 +127,7 @@ def new_reward_model(
     As in lm-human-preferences, where 1/sqrt(d + 1) is the deviation; Stiennon et al. 2020 print
     the same figure as the variance. Dropout is off for good, also while fitting.
     """
-    tokenizer = load_tokenizer(source)
+    tokenizer = load_reward_tokenizer(source)
     model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, dtype=torch.float32)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))
@@ -139,9 +139,7 @@ def new_reward_model(
         head.weight.copy_(noise / math.sqrt(head.in_features + 1))
         if head.bias is not None:
             head.bias.zero_()
-    return RewardModel(
-        model.to(device).eval(), tokenizer, max_tokens=max_tokens, batch_tokens=batch_tokens, precision=precision
-    )
+    return RewardModel(model.to(device).eval(), tokenizer, max_tokens=max_tokens, precision=precision)
 
 
 def output_layer(model: PreTrainedModel) -> nn.Linear:
@@ -184,10 +182,29 @@ def raw_scores(reward_model: RewardModel, rows: Sequence[Sequence[int]]) -> Tens
 
 
 def save_reward_model(reward_model: RewardModel, folder: Path) -> None:
-    """Writes the model so that AutoModelForSequenceClassification loads it, `reward.json` beside it."""
-    raise NotImplementedError
+    """Writes a folder that AutoModelForSequenceClassification loads, with the scale in `reward.json`."""
+    with written_aside(folder) as aside:
+        reward_model.model.save_pretrained(aside)
+        reward_model.tokenizer.save_pretrained(aside)
+        (aside / SCALE_FILE).write_text(json.dumps(asdict(reward_model.normalisation), indent=2) + "\n")
 
 
 def load_reward_model(folder: Path, device: torch.device, precision: Precision = "auto") -> RewardModel:
-    """Reads what `save_reward_model` wrote; it scores as it did then."""
-    raise NotImplementedError
+    """Reads what `save_reward_model` wrote; it scores as it did then.
+
+    Raises:
+        ValueError: if the folder does not hold a reward model.
+    """
+    scale = folder / SCALE_FILE
+    if not scale.is_file():
+        raise ValueError(f"{folder} is no reward model of ours: it has no {SCALE_FILE}")
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    normalisation = Normalisation(**json.loads(scale.read_text()))
+    return RewardModel(model.to(device).eval(), load_reward_tokenizer(str(folder)), normalisation, precision=precision)
+
+
+def load_reward_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """A tokenizer for scoring. An encoder's marks a text by [CLS] and [SEP] and needs no end token."""
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
+    marked = None not in {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id}
+    return tokenizer if marked else load_tokenizer(source)

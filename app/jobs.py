@@ -1,6 +1,9 @@
 """Which jobs does the worker take? Their names and arguments: the web defers them without importing the worker."""
 
+from contextlib import suppress
+
 from procrastinate import App, PsycopgConnector
+from procrastinate.exceptions import AlreadyEnqueued
 from sqlalchemy.orm import Session
 
 LEARN = "learn"  # learning steps: one at a time a device
@@ -9,15 +12,19 @@ RUN_STEP = "run_step"
 
 
 def defer_run(session: Session, run_id: int) -> None:
-    """Queue the job that executes a run, on the caller's own connection: it exists only if the caller commits."""
+    """Queue the job that executes a run, on the caller's own connection: it exists only if the caller commits.
+
+    A run that is queued already is not queued twice.
+    """
     connection = session.connection().connection.driver_connection
-    _app().configure_task(
+    task = _app().configure_task(
         RUN_STEP,
         queue=LEARN,
-        lock=None,
         queueing_lock=f"run:{run_id}",
         connection=connection,
-    ).defer(run_id=run_id)
+    )
+    with suppress(AlreadyEnqueued), session.begin_nested():
+        task.defer(run_id=run_id)
 
 
 def _app() -> App:

@@ -118,6 +118,9 @@ class Run(Base):
     step: Mapped[Step] = explained(Step)
     state: Mapped[RunState] = explained(RunState)
     attempt: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
+    failures: Mapped[int] = mapped_column(
+        Integer, default=0, server_default=text("0"), comment="times it ended with an error that might pass"
+    )
     settings: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     phase: Mapped[str] = mapped_column(server_default=text("''"), comment="what it is doing, in words")
     done: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))

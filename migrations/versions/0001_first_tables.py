@@ -266,6 +266,7 @@ def upgrade() -> None:
     sa.Column('step', sa.Enum('sample_responses', 'fit_reward_model', 'improve_policy', 'evaluate_policy', name='step', native_enum=False, create_constraint=True, length=24), nullable=False, comment='sample_responses: the policy answers prompts; comparisons are opened; fit_reward_model: a training and an evaluation reward model are fitted; improve_policy: PPO against the training reward model; evaluate_policy: new, parent and version 0 are sampled on test prompts and scored'),
     sa.Column('state', sa.Enum('waiting', 'running', 'done', 'failed', 'cancelled', name='runstate', native_enum=False, create_constraint=True, length=24), nullable=False, comment='waiting: its job is queued; running: a worker executes it; done: its results are stored; failed: it ended with an error and is not tried again; cancelled: an admin stopped it'),
     sa.Column('attempt', sa.Integer(), server_default=sa.text('0'), nullable=False),
+    sa.Column('failures', sa.Integer(), server_default=sa.text('0'), nullable=False, comment='times it ended with an error that might pass'),
     sa.Column('settings', postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'"), nullable=False),
     sa.Column('phase', sa.String(), server_default=sa.text("''"), nullable=False, comment='what it is doing, in words'),
     sa.Column('done', sa.Integer(), server_default=sa.text('0'), nullable=False),

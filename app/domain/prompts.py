@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.domain import audit, responses, texts
 from app.domain.projects import settings_of
-from app.domain.responses import AddedResponses, NewResponse
+from app.domain.responses import NewResponse
 from app.errors import Conflict, Invalid, NotFound
 from app.tables import (
     Assignment,
@@ -22,6 +22,7 @@ from app.tables import (
     Project,
     Prompt,
     PromptState,
+    Response,
     Split,
 )
 
@@ -48,12 +49,13 @@ class NewPrompt:
 
 @dataclass(frozen=True)
 class AddedPrompts:
-    """What became of some prompts: the row of each, in their order, and what became of its responses."""
+    """What became of some prompts: the row of each, in their order, the rows of its responses, and what is new."""
 
     prompts: list[Prompt]
-    responses: list[AddedResponses]
+    responses: list[list[Response]]
     added: int
     known: int
+    added_responses: int
 
 
 def check_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -112,22 +114,24 @@ def add_prompts(
     Raises Invalid; check_messages and responses.check_response tell beforehand what would be.
     """
     prompts: list[Prompt] = []
-    answers: list[AddedResponses] = []
-    added = 0
+    answers: list[list[Response]] = []
+    added = added_responses = 0
     settings = settings_of(project)
     remaining = iter(items)
     while chunk := list(islice(remaining, _CHUNK)):
         rows = [_row(project.id, item, settings.validation_share, settings.test_share) for item in chunk]
         stored, new = _store(session, project.id, [{**row, "import_id": import_id} for row in rows])
         of_chunk = [stored[row["content_hash"]] for row in rows]
-        answers += responses.add_to_prompts(
+        of_responses, new_responses = responses.add_to_prompts(
             session,
             [(prompt, item.responses) for prompt, item in zip(of_chunk, chunk, strict=True)],
             import_id=import_id,
         )
         prompts += of_chunk
+        answers += of_responses
         added += new
-    return AddedPrompts(prompts, answers, added, len(prompts) - added)
+        added_responses += new_responses
+    return AddedPrompts(prompts, answers, added, len(prompts) - added, added_responses)
 
 
 def _row(project_id: int, item: NewPrompt, validation_share: float, test_share: float) -> dict[str, Any]:

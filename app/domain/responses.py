@@ -33,14 +33,6 @@ class NewResponse:
     finish_reason: FinishReason = FinishReason.ENDED
 
 
-@dataclass(frozen=True)
-class AddedResponses:
-    """What became of some responses to one prompt: its row for each distinct text, and which rows are new."""
-
-    responses: list[Response]
-    new_ids: frozenset[int]
-
-
 def check_response(new: NewResponse) -> None:
     """Raise Invalid where a response is empty, too long or cannot be kept."""
     if not new.text.strip():
@@ -64,8 +56,8 @@ def add_responses(
 
     `author_id` is the membership of a person who wrote them. Raises Invalid.
     """
-    added = add_to_prompts(session, [(prompt, items)], source=source, import_id=import_id, author_id=author_id)
-    return added[0].responses
+    rows, _ = add_to_prompts(session, [(prompt, items)], source=source, import_id=import_id, author_id=author_id)
+    return rows[0]
 
 
 def add_to_prompts(
@@ -75,8 +67,8 @@ def add_to_prompts(
     source: ResponseSource = ResponseSource.IMPORTED,
     import_id: int | None = None,
     author_id: int | None = None,
-) -> list[AddedResponses]:
-    """The same for many prompts of one project at once; the answers stand in the order of `items`."""
+) -> tuple[list[list[Response]], int]:
+    """The same for many prompts of one project at once: the rows of each item, and how many rows are new."""
     for _, news in items:
         for new in news:
             check_response(new)
@@ -110,15 +102,12 @@ def add_to_prompts(
         if rows
         else ()
     )
-    stored = {(row.prompt_id, row.content_hash): row for row in added}
-    new_ids = {row.id for row in stored.values()}
-    stored |= known
-    answers = []
-    for prompt, news in items:
-        keys = dict.fromkeys((prompt.id, texts.sha256(new.text)) for new in news)
-        mine = [stored[key] for key in keys]
-        answers.append(AddedResponses(mine, frozenset(row.id for row in mine if row.id in new_ids)))
-    return answers
+    stored = {(row.prompt_id, row.content_hash): row for row in added} | known
+    answers = [
+        [stored[key] for key in dict.fromkeys((prompt.id, texts.sha256(new.text)) for new in news)]
+        for prompt, news in items
+    ]
+    return answers, len(rows)
 
 
 def _active_by_text(session: Session, prompt_ids: Sequence[int]) -> dict[tuple[int, str], Response]:

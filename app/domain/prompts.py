@@ -158,11 +158,8 @@ def content_hash(messages: Sequence[Message]) -> str:
 
 def _store(session: Session, project_id: int, rows: list[dict[str, Any]]) -> tuple[dict[str, Prompt], int]:
     """The active prompts of these rows by content hash, and how many of them are new."""
-    inserting = insert(Prompt).on_conflict_do_nothing(
-        index_elements=[Prompt.project_id, Prompt.content_hash],
-        index_where=Prompt.state == PromptState.ACTIVE,
-    )
-    new = {prompt.content_hash: prompt for prompt in session.scalars(inserting.returning(Prompt), rows)}
+    inserting = insert(Prompt).on_conflict_do_nothing().returning(Prompt)
+    new = {prompt.content_hash: prompt for prompt in session.scalars(inserting, rows)}
     others = {row["content_hash"] for row in rows} - set(new)
     known = session.scalars(
         select(Prompt).where(

@@ -1,0 +1,226 @@
+"""What comes in by file? An upload is read and checked first, then taken or thrown away, as an admin decides."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any, TypeVar
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, defer
+
+from app.config import settings
+from app.domain import audit, comparisons, prompts
+from app.domain.formats import LineError, Row, parse_lines
+from app.domain.projects import settings_of
+from app.errors import Conflict, Invalid, InvalidImport, NotFound
+from app.tables import (
+    Comparison,
+    ComparisonResponse,
+    Import,
+    ImportState,
+    Person,
+    Project,
+    ProjectState,
+    Purpose,
+    Response,
+)
+
+T = TypeVar("T")
+
+_LISTED_ERRORS = 500
+_SHOWN_ROWS = 5
+_SHOWN_CHARACTERS = 500
+
+
+@dataclass(frozen=True)
+class TakenImport:
+    """What an import added: prompts, responses and comparisons that were not there before."""
+
+    prompts: int
+    responses: int
+    comparisons: int
+
+
+def preview_import(session: Session, project: Project, filename: str, content: bytes, by: Person | None) -> Import:
+    """Keep an upload and say what is in it; nothing is taken yet. Raises Invalid where it is empty or too large.
+
+    The report: `rows` (lines with something in them), `good_rows`, `prompts`, `responses` and `comparisons` in the
+    good rows, `errors` (the first 500, each with `line` and `reason`), and a `sample` of the first rows.
+    """
+    _require_open(project)
+    if len(content) > settings().max_upload_mb * 1_000_000:
+        raise Invalid(
+            f"The file is larger than {settings().max_upload_mb} MB: split it, or raise PREFLOOP_MAX_UPLOAD_MB."
+        )
+    report = _report(content)
+    if not report["rows"]:
+        raise Invalid("The file is empty: there is no line with a prompt in it.")
+    kept = Import(
+        project_id=project.id,
+        filename=_shown_name(filename),
+        content=content,
+        state=ImportState.PREVIEWED,
+        report=report,
+        created_by_id=by.id if by else None,
+    )
+    session.add(kept)
+    session.flush()
+    return kept
+
+
+def _require_open(project: Project) -> None:
+    if project.state is ProjectState.ARCHIVED:
+        raise Conflict("The project is archived, so it is read only.")
+
+
+def _shown_name(filename: str) -> str:
+    return "".join(character for character in filename if character.isprintable())[-200:].strip() or "upload.jsonl"
+
+
+def _report(content: bytes) -> dict[str, Any]:
+    report: dict[str, Any] = {"rows": 0, "good_rows": 0, "prompts": 0, "responses": 0, "comparisons": 0}
+    errors: list[dict[str, Any]] = []
+    sample: list[dict[str, Any]] = []
+    for row in parse_lines(content):
+        report["rows"] += 1
+        if isinstance(row, LineError):
+            if len(errors) < _LISTED_ERRORS:
+                errors.append({"line": row.line, "reason": row.reason})
+            continue
+        report["good_rows"] += 1
+        report["prompts"] += len(row.prompts)
+        report["responses"] += sum(len(prompt.responses) for prompt in row.prompts)
+        report["comparisons"] += sum(len(parts(prompt.responses)) for prompt in row.prompts)
+        if len(sample) < _SHOWN_ROWS:
+            sample.append(_shown_row(row))
+    return report | {"errors": errors, "sample": sample}
+
+
+def _shown_row(row: Row) -> dict[str, Any]:
+    prompt = row.prompts[0]
+    return {
+        "line": row.line,
+        "messages": [
+            {"role": message["role"], "content": str(message["content"])[:_SHOWN_CHARACTERS]}
+            for message in prompt.messages
+        ],
+        "responses": [
+            {"system": response.system, "text": response.text[:_SHOWN_CHARACTERS]} for response in prompt.responses
+        ],
+    }
+
+
+def parts(responses: Sequence[T]) -> list[Sequence[T]]:
+    """Responses to one prompt as comparisons: none for fewer than two, several of even size for more than nine."""
+    if len(responses) < comparisons.FEWEST:
+        return []
+    count = -(-len(responses) // comparisons.MOST)
+    cuts = [place * len(responses) // count for place in range(count + 1)]
+    return [responses[start:end] for start, end in pairwise(cuts)]
+
+
+def take_import(
+    session: Session, import_: Import, *, only_good_rows: bool, by: Person | None, k: int | None = None
+) -> TakenImport:
+    """Store a previewed file's prompts and responses and open a comparison for each set of 2 to 9 responses.
+
+    `k` labels are wanted for each, the project's own number where none is given. What the project has already is not
+    doubled. Raises InvalidImport where lines are bad and `only_good_rows` is not set; Conflict where it was taken or
+    discarded already.
+    """
+    content = _lock_previewed(session, import_)
+    project = session.get_one(Project, import_.project_id)
+    _require_open(project)
+    rows = list(parse_lines(content))
+    errors = [{"line": row.line, "reason": row.reason} for row in rows if isinstance(row, LineError)]
+    if errors and not only_good_rows:
+        raise InvalidImport(
+            f"{len(errors):,} of {len(rows):,} lines cannot be taken: mend them, or take only the good rows.",
+            details={"errors": errors[:_LISTED_ERRORS]},
+        )
+    if len(errors) == len(rows):
+        raise InvalidImport("No line of the file can be taken.", details={"errors": errors[:_LISTED_ERRORS]})
+    good = (prompt for row in rows if isinstance(row, Row) for prompt in row.prompts)
+    added = prompts.add_prompts(session, project, good, import_id=import_.id)
+    opened = _open_comparisons(session, project, added.responses, k or settings_of(project).k)
+    taken = TakenImport(added.added, added.added_responses, opened)
+    import_.state = ImportState.TAKEN
+    import_.content = None
+    import_.report = import_.report | {"taken": asdict(taken)}
+    audit.record(session, "import.take", project_id=project.id, by=by, subject_id=import_.id, details=asdict(taken))
+    session.flush()
+    return taken
+
+
+def _lock_previewed(session: Session, import_: Import) -> bytes:
+    session.refresh(import_, with_for_update=True)
+    if import_.state is not ImportState.PREVIEWED or import_.content is None:
+        raise Conflict(f"This upload was {import_.state.value} already.")
+    return import_.content
+
+
+def _open_comparisons(session: Session, project: Project, responses: Sequence[Sequence[Response]], k: int) -> int:
+    """Open the comparisons that are not there yet; return how many."""
+    # In one order, so that rows that list the same responses differently are one comparison.
+    wanted = [tuple(sorted(response.id for response in part)) for of_prompt in responses for part in parts(of_prompt)]
+    prompt_of = {response.id: response.prompt_id for of_prompt in responses for response in of_prompt}
+    known = _compared_sets(session, project.id, set(prompt_of.values()))
+    new = [ids for ids in dict.fromkeys(wanted) if frozenset(ids) not in known]
+    opened = comparisons.create_comparisons(
+        session,
+        [
+            comparisons.NewComparison(
+                project_id=project.id,
+                prompt_id=prompt_of[ids[0]],
+                response_ids=ids,
+                k=k,
+                purpose=Purpose.TRAIN,
+                selected_because="imported",
+            )
+            for ids in new
+        ],
+    )
+    return len(opened)
+
+
+def _compared_sets(session: Session, project_id: int, prompt_ids: set[int]) -> set[frozenset[int]]:
+    """Which responses to these prompts stand in a comparison together."""
+    query = (
+        select(ComparisonResponse.comparison_id, ComparisonResponse.response_id)
+        .join(Comparison, Comparison.id == ComparisonResponse.comparison_id)
+        .where(Comparison.project_id == project_id, comparisons.one_of(Comparison.prompt_id, list(prompt_ids)))
+    )
+    sets: dict[int, set[int]] = {}
+    for comparison_id, response_id in session.execute(query):
+        sets.setdefault(comparison_id, set()).add(response_id)
+    return {frozenset(ids) for ids in sets.values()}
+
+
+def discard_import(session: Session, import_: Import, by: Person | None) -> None:
+    """Throw a previewed upload away. Raises Conflict where it was taken or discarded already."""
+    _lock_previewed(session, import_)
+    import_.state = ImportState.DISCARDED
+    import_.content = None
+    audit.record(session, "import.discard", project_id=import_.project_id, by=by, subject_id=import_.id)
+    session.flush()
+
+
+def get_import(session: Session, project_id: int, import_id: int) -> Import:
+    """An upload of the project. Raises NotFound."""
+    found = session.scalar(
+        select(Import).where(Import.project_id == project_id, Import.id == import_id).options(defer(Import.content))
+    )
+    if found is None:
+        raise NotFound(f"There is no import {import_id} in this project.")
+    return found
+
+
+def list_imports(session: Session, project_id: int, limit: int = 50) -> Sequence[Import]:
+    """The project's uploads, newest first."""
+    return session.scalars(
+        select(Import)
+        .where(Import.project_id == project_id)
+        .order_by(Import.id.desc())
+        .limit(limit)
+        .options(defer(Import.content))
+    ).all()

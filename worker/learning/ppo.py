@@ -349,8 +349,8 @@ def optimise(
             seen.append(
                 {
                     "log_ratio": log_ratios,
-                    "policy_loss": policy_loss,
-                    "value_loss": value_loss,
+                    "policy_loss": policy_loss.detach(),
+                    "value_loss": value_loss.detach(),
                     "policy_clipped": policy_loss > -gains * log_ratios.clamp(-20, 20).exp(),
                     "value_clipped": value_loss > 0.5 * (values - goals).square(),
                     "entropy": new.entropies[new.mask],
@@ -394,7 +394,7 @@ def rollout_metrics(rollout: Rollout, rewards: Tensor, returns: Tensor, kl_coeff
         "objective/kl": rollout.kl,
         "objective/kl_coef": kl_coefficient,
         "objective/scores": float(rollout.scores.mean()),
-        "objective/scores_std": float(rollout.scores.std()),
+        "objective/scores_std": float(rollout.scores.std(unbiased=False)),
         "objective/rlhf_reward": float(rewards.sum(dim=1).mean()),
         "val/mean": float(values.mean()),
         "val/explained_variance": float(1 - unexplained / wanted.var(unbiased=False)),

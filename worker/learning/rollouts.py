@@ -132,6 +132,8 @@ def collect(
     samples = [sample for [sample] in drawn]
     clock.lap("sample")
     scores = reward(prompts, [sample.text for sample in samples])
+    if scores.shape != (len(samples),):
+        raise ValueError(f"the reward gave scores of shape {list(scores.shape)} for {len(samples)} responses")
     clock.lap("score")
     dialogues = [
         Dialogue(encode_prompt(tokenizer, prompt), sample.token_ids)

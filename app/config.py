@@ -38,6 +38,11 @@ class Settings(BaseSettings):
     session_days: int = Field(default=14, ge=1, description="Days until a sign-in must be renewed.")
     max_upload_mb: int = Field(default=100, ge=1, description="Largest upload that an import accepts, in MB.")
     device: str = Field(default="auto", description="Where the worker learns: auto, cpu, cuda or cuda:N.")
+    heartbeat_seconds: float = Field(
+        default=5.0,
+        gt=0,
+        description="Seconds between a worker's signs of life. Its work is begun anew when three of them are missing.",
+    )
     threads: int | None = Field(default=None, ge=1, description="CPU threads for learning. Unset: torch decides.")
 
     @property

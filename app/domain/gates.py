@@ -45,9 +45,8 @@ class GateStatus:
 
 def open_gate(session: Session, round_: Round, pairs: Sequence[tuple[Response, Response]]) -> list[Comparison]:
     """Put pairs of a new and a parent's response to the same prompt before one person each."""
-    return [
-        comparisons.create_comparison(
-            session,
+    items = [
+        comparisons.NewComparison(
             project_id=round_.project_id,
             prompt_id=new.prompt_id,
             response_ids=[new.id, old.id],
@@ -59,6 +58,7 @@ def open_gate(session: Session, round_: Round, pairs: Sequence[tuple[Response, R
         )
         for new, old in pairs
     ]
+    return comparisons.create_comparisons(session, items)
 
 
 def gate_status(session: Session, round_: Round) -> GateStatus:
@@ -71,7 +71,7 @@ def gate_status(session: Session, round_: Round) -> GateStatus:
         .where(
             *is_gate,
             Comparison.state.in_((ComparisonState.OPEN, ComparisonState.PAUSED)),
-            Comparison.submitted < Comparison.k,
+            ~comparisons.IS_DONE,
         )
     ).one()
     ranks = _ranks(session, round_)
@@ -87,7 +87,7 @@ def withdraw(session: Session, round_: Round) -> None:
             Comparison.round_id == round_.id,
             Comparison.purpose == Purpose.GATE,
             Comparison.state.in_((ComparisonState.OPEN, ComparisonState.PAUSED)),
-            Comparison.openings == Comparison.k,
+            comparisons.IS_UNTOUCHED,
         )
     ).all()
     if idle:

@@ -75,7 +75,7 @@ def claim(session: Session, run_id: int) -> int:
     run.state = RunState.RUNNING
     run.started_at = session.scalar(select(func.clock_timestamp()))
     run.phase, run.done, run.total, run.error = "", 0, 0, None
-    _append_log(run, f"attempt {run.attempt} begins")
+    note(run, f"attempt {run.attempt} begins")
     session.flush()
     return run.attempt
 
@@ -136,14 +136,19 @@ def end(session: Session, run: Run, state: RunState, *, error: str | None = None
     run.state = state
     run.error = error
     run.ended_at = session.scalar(select(func.clock_timestamp()))
-    _append_log(run, f"attempt {run.attempt} is {state}" + (f": {error}" if error else ""))
+    note(run, f"attempt {run.attempt} is {state}" + (f": {error}" if error else ""))
     session.flush()
+
+
+def note(run: Run, line: str) -> None:
+    """Add a line to the log of a run whose row the caller has locked."""
+    run.log += line + "\n"
 
 
 def retry(session: Session, run: Run, error: str) -> None:
     """Queue a run again after an error that may pass."""
     run.failures += 1
-    _append_log(run, f"attempt {run.attempt} ended: {error}; trying again")
+    note(run, f"attempt {run.attempt} ended: {error}; trying again")
     _requeue(session, run)
 
 
@@ -153,7 +158,7 @@ def hand_back(session: Session, run_id: int, attempt: int) -> None:
         _, run = lock_attempt(session, run_id, attempt)
     except StaleAttempt:
         return
-    _append_log(run, f"attempt {run.attempt} was interrupted: the worker stops")
+    note(run, f"attempt {run.attempt} was interrupted: the worker stops")
     _requeue(session, run)
 
 
@@ -189,10 +194,6 @@ def _requeue(session: Session, run: Run) -> None:
     run.state = RunState.WAITING
     session.flush()
     jobs.defer_run(session, run.id)
-
-
-def _append_log(run: Run, line: str) -> None:
-    run.log += line + "\n"
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:

@@ -117,7 +117,8 @@ def store_samples(
     purpose: ResponsePurpose,
     sampling: dict[str, Any],
 ) -> list[Response]:
-    """Store what a policy wrote, in the order given."""
+    """Store what a policy wrote, in the order given; NUL, which Postgres refuses, becomes a replacement character."""
+    written = [(sample, sample.text.replace("\0", "\ufffd")) for sample in samples]
     rows = [
         Response(
             project_id=run.project_id,
@@ -127,14 +128,14 @@ def store_samples(
             state=ResponseState.ACTIVE,
             policy_id=policy.id,
             run_id=run.id,
-            text=sample.text,
+            text=text,
             token_ids=list(sample.token_ids),
             finish_reason=sample.finish_reason,
             sampling=sampling,
             seed=sample.seed,
-            content_hash=sha256(sample.text),
+            content_hash=sha256(text),
         )
-        for sample in samples
+        for sample, text in written
     ]
     session.add_all(rows)
     session.flush()
@@ -160,11 +161,14 @@ def open_comparisons(
     by_prompt: dict[int, list[Response]] = {}
     for response in fresh:
         by_prompt.setdefault(response.prompt_id, []).append(response)
+    # A prompt may have been retired while the policy wrote.
+    is_active = (Prompt.id.in_(by_prompt), Prompt.state == PromptState.ACTIVE)
+    active = set(session.scalars(select(Prompt.id).where(*is_active)))
     older = _older_responses(session, round_, list(by_prompt))
-    opened = []
+    items = []
     for draw in draws:
         shown = by_prompt.get(draw.prompt.id, [])
-        if len(shown) < 2:
+        if len(shown) < 2 or draw.prompt.id not in active:
             continue
         texts = {response.text for response in shown}
         known = [response for response in older.get(draw.prompt.id, []) if response.text not in texts]
@@ -172,9 +176,8 @@ def open_comparisons(
         if is_mixed:
             swapped = chance.sample(known, min(len(known), len(shown) // 2))
             shown = [*chance.sample(shown, len(shown) - len(swapped)), *swapped]
-        opened.append(
-            comparisons.create_comparison(
-                session,
+        items.append(
+            comparisons.NewComparison(
                 project_id=round_.project_id,
                 prompt_id=draw.prompt.id,
                 response_ids=[response.id for response in shown],
@@ -185,7 +188,7 @@ def open_comparisons(
                 selection_probability=draw.probability,
             )
         )
-    return opened
+    return comparisons.create_comparisons(session, items)
 
 
 def _older_responses(session: Session, round_: Round, prompt_ids: Sequence[int]) -> dict[int, list[Response]]:

@@ -1,0 +1,287 @@
+"""What did an annotator answer? Labels are submitted once and revised at any time; admins say which ones count."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Select, func, insert, select
+from sqlalchemy.orm import Session, joinedload, selectinload
+
+from app.domain import queue, texts
+from app.domain.comparisons import says
+from app.errors import Conflict, Invalid, InvalidRanking, NotFound
+from app.tables import (
+    Assignment,
+    AssignmentState,
+    Comparison,
+    Label,
+    LabelRank,
+    LabelRevision,
+    Project,
+    ProjectState,
+    ProjectVersion,
+    Purpose,
+)
+
+Groups = Sequence[Sequence[int]]
+
+LONGEST_ANSWERS = 100_000
+
+# Trains reward models, or makes choices and measures on the other splits' prompts.
+COUNTS = (
+    Label.excluded_at.is_(None),
+    Label.withdrawn_at.is_(None),
+    Comparison.purpose == Purpose.TRAIN,
+)
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What became of a submit. `is_repeat`: the same answer was there already, so nothing was stored."""
+
+    label: Label
+    revision: LabelRevision
+    surplus: bool
+    is_repeat: bool
+
+
+def submit(
+    session: Session,
+    assignment_id: int,
+    annotator_id: int,
+    groups: Groups,
+    *,
+    answers: Mapping[str, Any] | None = None,
+    seconds: float | None = None,
+) -> Submitted:
+    """Answer an assignment with response ids, the best group first, ties inside a group.
+
+    The same answer again gives the same label. Work is kept whatever became of the lease: after it ran out, or was
+    skipped, the label takes an opening if one is left, and is surplus otherwise.
+
+    Raises:
+        NotFound: for somebody else's assignment.
+        InvalidRanking: if the groups are not a partition of the comparison's responses.
+        Invalid: if the answers or the seconds cannot be kept.
+        Conflict: if the assignment has another answer already, or the project is archived.
+    """
+    comparison, assignment = queue.lock_assignment(session, assignment_id, annotator_id)
+    version_id, shown_order = session.execute(
+        select(Assignment.project_version_id, Assignment.shown_order).where(Assignment.id == assignment_id)
+    ).one()
+    answer = _check(session, version_id, shown_order, groups, answers, seconds)
+    if assignment.state is AssignmentState.SUBMITTED:
+        return _repeat(session, assignment, answer)
+    _require_writable(session, comparison.project_id)
+    surplus = _take_place(comparison, assignment)
+    label = Label(
+        project_id=comparison.project_id,
+        comparison_id=comparison.id,
+        assignment_id=assignment.id,
+        annotator_id=annotator_id,
+        surplus=surplus,
+    )
+    session.add(label)
+    session.flush()
+    revision = _add_revision(session, label, 1, version_id, shown_order, answer, seconds)
+    return Submitted(label, revision, surplus, is_repeat=False)
+
+
+def _take_place(comparison: Comparison, assignment: Assignment) -> bool:
+    """Count the answer on the comparison's row; return whether it is surplus."""
+    surplus = False
+    if assignment.state is AssignmentState.LIVE:
+        comparison.submitted += 1
+    elif comparison.openings > 0:
+        comparison.openings -= 1
+        comparison.submitted += 1
+    else:
+        surplus = True
+    assignment.state = AssignmentState.SUBMITTED
+    assignment.ended_at = func.clock_timestamp()
+    return surplus
+
+
+def _repeat(session: Session, assignment: Assignment, answer: "_Answer") -> Submitted:
+    label = session.scalars(select(Label).where(Label.assignment_id == assignment.id)).one()
+    revision = _latest(session, label)
+    if not answer.is_said_by(revision):
+        raise Conflict(
+            "You have answered this comparison already, with another ranking: edit that label instead.",
+            details={"label_id": label.id},
+        )
+    return Submitted(label, revision, label.surplus, is_repeat=True)
+
+
+def revise(
+    session: Session,
+    label_id: int,
+    annotator_id: int,
+    groups: Groups,
+    *,
+    answers: Mapping[str, Any] | None = None,
+    seconds: float | None = None,
+) -> LabelRevision:
+    """Change one's answer, at any time; earlier revisions stay. The same answer makes no new revision.
+
+    Raises NotFound, InvalidRanking, Invalid, and Conflict for a withdrawn label or an archived project.
+    """
+    label = session.scalar(
+        select(Label)
+        .where(Label.id == label_id, Label.annotator_id == annotator_id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )
+    if label is None:
+        raise NotFound(f"You have no label {label_id}.")
+    if label.withdrawn_at is not None:
+        raise Conflict("This label was withdrawn and cannot be changed.")
+    last = _latest(session, label)
+    answer = _check(session, last.project_version_id, last.shown_order, groups, answers, seconds)
+    if answer.is_said_by(last):
+        return last
+    _require_writable(session, label.project_id)
+    return _add_revision(session, label, last.number + 1, last.project_version_id, last.shown_order, answer, seconds)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A checked answer: the rank of every response id, 1 is best, and what else was asked."""
+
+    ranks: dict[int, int]
+    answers: dict[str, Any]
+
+    def is_said_by(self, revision: LabelRevision) -> bool:
+        ranks = {rank.response_id: rank.rank for rank in revision.ranks}
+        return ranks == self.ranks and revision.answers == self.answers
+
+
+def _check(
+    session: Session,
+    version_id: int,
+    shown: Sequence[int],
+    groups: Groups,
+    answers: Mapping[str, Any] | None,
+    seconds: float | None,
+) -> _Answer:
+    ranked = [response_id for group in groups for response_id in group]
+    if foreign := sorted(set(ranked) - set(shown)):
+        raise InvalidRanking(f"These responses are not part of the comparison: {foreign}.")
+    if missing := sorted(set(shown) - set(ranked)):
+        raise InvalidRanking(f"Rank every response; these are missing: {missing}.", details={"missing": missing})
+    if len(ranked) > len(shown):
+        raise InvalidRanking("Rank every response once; some are there twice.")
+    if not all(groups):
+        raise InvalidRanking("A group without responses has no place in a ranking: leave it out.")
+    form = session.get_one(ProjectVersion, version_id).judgement_form
+    if form.get("ranking", {}).get("ties") is False and len(groups) < len(ranked):
+        raise InvalidRanking("This project asks for a ranking without ties: give every response its own place.")
+    if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
+        raise Invalid("The seconds must be a number that is not negative.")
+    kept = dict(answers or {})
+    if found := texts.flaw(kept):
+        raise Invalid(f"The answers cannot be kept: {found}.")
+    if len(texts.canonical(kept)) > LONGEST_ANSWERS:
+        raise Invalid(f"The answers are longer than {LONGEST_ANSWERS:,} characters: shorten the text.")
+    return _Answer({id_: rank for rank, group in enumerate(groups, start=1) for id_ in group}, kept)
+
+
+def _require_writable(session: Session, project_id: int) -> None:
+    if session.scalars(select(Project.state).where(Project.id == project_id)).one() is ProjectState.ARCHIVED:
+        raise Conflict("This project is archived and takes no more labels: ask its admins to open it again.")
+
+
+def _latest(session: Session, label: Label) -> LabelRevision:
+    """The label's newest revision, with its ranks."""
+    return session.scalars(
+        select(LabelRevision)
+        .where(LabelRevision.label_id == label.id)
+        .order_by(LabelRevision.number.desc())
+        .limit(1)
+        .options(selectinload(LabelRevision.ranks))
+    ).one()
+
+
+def _add_revision(
+    session: Session,
+    label: Label,
+    number: int,
+    version_id: int,
+    shown_order: Sequence[int],
+    answer: _Answer,
+    seconds: float | None,
+) -> LabelRevision:
+    revision = LabelRevision(
+        project_id=label.project_id,
+        comparison_id=label.comparison_id,
+        label_id=label.id,
+        number=number,
+        project_version_id=version_id,
+        shown_order=list(shown_order),
+        answers=answer.answers,
+        seconds=seconds,
+    )
+    session.add(revision)
+    session.flush()
+    session.execute(
+        insert(LabelRank),
+        [
+            {"revision_id": revision.id, "comparison_id": label.comparison_id, "response_id": id_, "rank": rank}
+            for id_, rank in answer.ranks.items()
+        ],
+    )
+    return revision
+
+
+def get_label(session: Session, project_id: int, label_id: int, annotator_id: int | None = None) -> Label:
+    """A label with its revisions, ranks and prompt; of this annotator, where one is named. Raises NotFound."""
+    query = _with_all(select(Label)).where(Label.project_id == project_id, Label.id == label_id)
+    if annotator_id is not None:
+        query = query.where(Label.annotator_id == annotator_id)
+    if (label := session.scalar(query)) is None:
+        raise NotFound(f"There is no label {label_id} here.")
+    return label
+
+
+def my_labels(
+    session: Session, project_id: int, annotator_id: int, before_id: int | None = None, limit: int = 20
+) -> Sequence[Label]:
+    """An annotator's labels, the newest first, with revisions, ranks and prompts."""
+    query = select(Label).where(Label.project_id == project_id, Label.annotator_id == annotator_id)
+    if before_id is not None:
+        query = query.where(Label.id < before_id)
+    return session.scalars(_with_all(query).order_by(Label.id.desc()).limit(limit)).all()
+
+
+def list_labels(
+    session: Session,
+    project_id: int,
+    *,
+    annotator_id: int | None = None,
+    excluded: bool | None = None,
+    comparison_id: int | None = None,
+    search: str | None = None,
+    after_id: int | None = None,
+    limit: int = 50,
+) -> Sequence[Label]:
+    """Labels by id, with revisions, ranks and prompts. `search` looks into prompts and responses."""
+    query = select(Label).where(Label.project_id == project_id)
+    if annotator_id is not None:
+        query = query.where(Label.annotator_id == annotator_id)
+    if excluded is not None:
+        query = query.where(Label.excluded_at.is_not(None) if excluded else Label.excluded_at.is_(None))
+    if comparison_id is not None:
+        query = query.where(Label.comparison_id == comparison_id)
+    if search and search.strip():
+        query = query.join(Comparison, Comparison.id == Label.comparison_id).where(says(search))
+    if after_id is not None:
+        query = query.where(Label.id > after_id)
+    return session.scalars(_with_all(query).order_by(Label.id).limit(limit)).all()
+
+
+def _with_all(query: Select[tuple[Label]]) -> Select[tuple[Label]]:
+    return query.options(
+        selectinload(Label.revisions).selectinload(LabelRevision.ranks),
+        joinedload(Label.comparison).joinedload(Comparison.prompt),
+    ).execution_options(populate_existing=True)

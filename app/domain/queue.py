@@ -1,0 +1,349 @@
+"""Who labels what next? Exactly k annotators a comparison, each with a lease that runs out.
+
+For every comparison k = openings + live assignments + submitted. Whoever changes one of the three holds the
+comparison's row. All that one annotator does happens one after the other, since it begins by locking their membership.
+So the order of locks is membership, comparison, assignment, and nobody waits for a second comparison while holding one.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import func, select, text, update
+from sqlalchemy.orm import Session
+
+from app.domain import texts
+from app.domain.settings import parse_settings
+from app.errors import Conflict, NotFound
+from app.tables import (
+    Assignment,
+    AssignmentState,
+    Comparison,
+    Membership,
+    Project,
+    ProjectState,
+    ProjectVersion,
+    Prompt,
+    Response,
+)
+
+Reason = Literal["project_paused", "nothing_yet", "all_leased", "you_did_all", "not_assigned", "all_done"]
+
+_TRIES = 25
+_PAUSE = 0.02  # seconds between two tries, while other transactions hold the rows in question
+
+# An open comparison with an opening, which :annotator_id may do and was not asked before.
+# An expired lease is no hindrance: the same person may get the comparison again.
+_MINE = """
+    c.project_id = :project_id AND c.state = 'open'
+    AND (
+        NOT EXISTS (SELECT FROM comparison_assignees s WHERE s.comparison_id = c.id)
+        OR EXISTS (
+            SELECT FROM comparison_assignees s WHERE s.comparison_id = c.id AND s.annotator_id = :annotator_id
+        )
+    )"""
+_ASKED_BEFORE = """
+    EXISTS (
+        SELECT FROM assignments a
+        WHERE a.comparison_id = c.id AND a.annotator_id = :annotator_id AND a.state <> 'expired'
+    )"""
+
+# SKIP LOCKED passes over rows that others are changing, the recheck after the lock over rows that they have changed.
+_HAND_OUT = text(
+    f"""
+    WITH candidate AS (
+        SELECT c.id
+        FROM comparisons c
+        WHERE c.openings > 0 AND {_MINE} AND NOT {_ASKED_BEFORE}
+        ORDER BY c.priority DESC, c.id
+        LIMIT 1
+        FOR NO KEY UPDATE OF c SKIP LOCKED
+    ), leased AS (
+        UPDATE comparisons c SET openings = c.openings - 1
+        FROM candidate WHERE c.id = candidate.id
+        RETURNING c.id
+    )
+    INSERT INTO assignments
+        (project_id, comparison_id, annotator_id, project_version_id, state, shown_order, leased_at, expires_at)
+    SELECT
+        :project_id, leased.id, :annotator_id, :project_version_id, 'live',
+        (SELECT array_agg(r.response_id ORDER BY random())
+         FROM comparison_responses r WHERE r.comparison_id = leased.id),
+        clock_timestamp(), clock_timestamp() + make_interval(mins => :lease_minutes)
+    FROM leased
+    RETURNING id
+    """  # noqa: S608 - the parts are the constants above
+)
+
+# The comparison is locked first and the state asked again after, since the lease may have been answered meanwhile.
+_EXPIRE = text(
+    """
+    WITH overdue AS (
+        SELECT a.id
+        FROM assignments a JOIN comparisons c ON c.id = a.comparison_id
+        WHERE a.state = 'live' AND a.expires_at <= clock_timestamp()
+            AND (CAST(:project_id AS bigint) IS NULL OR a.project_id = :project_id)
+        FOR NO KEY UPDATE OF c SKIP LOCKED
+    ), ended AS (
+        UPDATE assignments a SET state = 'expired', ended_at = clock_timestamp()
+        FROM overdue
+        WHERE a.id = overdue.id AND a.state = 'live' AND a.expires_at <= clock_timestamp()
+        RETURNING a.comparison_id
+    ), returned AS (
+        UPDATE comparisons c SET openings = c.openings + back.number
+        FROM (SELECT comparison_id, count(*) AS number FROM ended GROUP BY comparison_id) back
+        WHERE c.id = back.comparison_id
+    )
+    SELECT count(*) FROM ended
+    """
+)
+
+_WHY_EMPTY = text(
+    f"""
+    SELECT CASE
+        WHEN NOT EXISTS (
+            SELECT FROM comparisons c WHERE c.project_id = :project_id AND c.state <> 'retired'
+        ) THEN 'nothing_yet'
+        WHEN EXISTS (
+            SELECT FROM comparisons c WHERE c.submitted < c.k AND {_MINE} AND NOT {_ASKED_BEFORE}
+        ) THEN 'all_leased'
+        WHEN EXISTS (
+            SELECT FROM comparisons c WHERE c.submitted < c.k AND {_MINE} AND {_ASKED_BEFORE}
+        ) THEN 'you_did_all'
+        WHEN EXISTS (
+            SELECT FROM comparisons c
+            WHERE c.project_id = :project_id AND c.state = 'open' AND c.submitted < c.k
+        ) THEN 'not_assigned'
+        ELSE 'all_done'
+    END
+    """  # noqa: S608 - the parts are the constants above
+)
+
+_MESSAGES: dict[Reason, str] = {
+    "project_paused": "This project is paused. What you have answered is kept; come back later.",
+    "nothing_yet": "There is nothing to label yet. Come back when the first comparisons are open.",
+    "all_leased": "Others are working on all that is left. Come back in a few minutes: what they leave comes to you.",
+    "you_did_all": "You have answered or skipped all that is open. The rest needs other people's eyes.",
+    "not_assigned": "What is left is assigned to other people.",
+    "all_done": "All comparisons have their labels. Thank you! New ones come with the next round.",
+}
+
+
+@dataclass(frozen=True)
+class EmptyQueue:
+    """Why there is nothing to hand out: a code for programs, a message for people."""
+
+    reason: Reason
+
+    @property
+    def message(self) -> str:
+        return _MESSAGES[self.reason]
+
+
+@dataclass(frozen=True)
+class ShownResponse:
+    """A response without a word on who wrote it."""
+
+    id: int
+    text: str
+    parts: list[Any] | None
+
+
+@dataclass(frozen=True)
+class AssignmentView:
+    """All that is shown of an assignment. `responses` stand in the order shown."""
+
+    assignment: Assignment
+    comparison: Comparison
+    prompt: Prompt
+    responses: list[ShownResponse]
+    project_version: ProjectVersion
+    seconds_left: float
+
+
+def next_assignment(session: Session, project_id: int, annotator_id: int) -> Assignment | EmptyQueue:
+    """The annotator's live lease, or a new one: the highest priority first, then the oldest comparison.
+
+    Leases that ran out are returned first.
+    """
+    lock_annotator(session, project_id, annotator_id)
+    project = session.get_one(Project, project_id, populate_existing=True)
+    if project.state is not ProjectState.ACTIVE:
+        return EmptyQueue("project_paused")
+    if (live := _live(session, annotator_id)) is not None:
+        return live
+    who = {"project_id": project_id, "annotator_id": annotator_id}
+    lease = {
+        "project_version_id": project.current_version_id,
+        "lease_minutes": parse_settings(project.settings).lease_minutes,
+    }
+    for _ in range(_TRIES):
+        expire_leases(session, project_id)
+        handed_out = session.scalar(_HAND_OUT, who | lease)
+        if handed_out is not None:
+            return session.get_one(Assignment, handed_out)
+        if not _is_held(session, who):
+            break
+        # Waiting for the row itself could close a circle with somebody who waits for a row of ours.
+        time.sleep(_PAUSE)
+    return EmptyQueue(session.scalars(_WHY_EMPTY, who).one())
+
+
+def lock_annotator(session: Session, project_id: int, annotator_id: int) -> None:
+    """Let nothing else that this annotator does happen until this transaction ends. Raises NotFound."""
+    session.flush()
+    member = session.scalar(
+        select(Membership.id)
+        .where(Membership.id == annotator_id, Membership.project_id == project_id)
+        .with_for_update(key_share=True)
+    )
+    if member is None:
+        raise NotFound(f"There is no annotator {annotator_id} in this project.")
+
+
+def _live(session: Session, annotator_id: int) -> Assignment | None:
+    return session.scalar(
+        select(Assignment)
+        .where(
+            Assignment.annotator_id == annotator_id,
+            Assignment.state == AssignmentState.LIVE,
+            Assignment.expires_at > func.clock_timestamp(),
+        )
+        .order_by(Assignment.id)
+        .limit(1)
+        .execution_options(populate_existing=True)
+    )
+
+
+_IS_HELD = text(
+    f"SELECT EXISTS (SELECT FROM comparisons c WHERE c.openings > 0 AND {_MINE} AND NOT {_ASKED_BEFORE})"  # noqa: S608
+)
+
+
+def _is_held(session: Session, who: dict[str, int]) -> bool:
+    """Whether there was something for this annotator that SKIP LOCKED passed over, since somebody was changing it."""
+    return bool(session.scalar(_IS_HELD, who))
+
+
+def get_assignment(session: Session, assignment_id: int, annotator_id: int) -> Assignment:
+    """An assignment of this annotator, whatever became of it. Raises NotFound, for other people's too."""
+    found = session.scalar(
+        select(Assignment)
+        .where(Assignment.id == assignment_id, Assignment.annotator_id == annotator_id)
+        .execution_options(populate_existing=True)
+    )
+    if found is None:
+        raise NotFound(f"You have no assignment {assignment_id}.")
+    return found
+
+
+def lock_assignment(session: Session, assignment_id: int, annotator_id: int) -> tuple[Comparison, Assignment]:
+    """Lock the comparison of an assignment; return both, the assignment as it stands now.
+
+    Where the lease ran out and the annotator was given the same comparison anew, that assignment is the one that
+    stands: an answer to the old one, from a page left open, is an answer to it. Raises NotFound.
+    """
+    asked = get_assignment(session, assignment_id, annotator_id)
+    lock_annotator(session, asked.project_id, annotator_id)
+    comparison = session.get_one(
+        Comparison, asked.comparison_id, with_for_update={"key_share": True}, populate_existing=True
+    )
+    standing = session.scalar(
+        select(Assignment)
+        .where(
+            Assignment.comparison_id == asked.comparison_id,
+            Assignment.annotator_id == annotator_id,
+            Assignment.occasion == asked.occasion,
+            Assignment.state.in_((AssignmentState.LIVE, AssignmentState.SUBMITTED)),
+        )
+        .execution_options(populate_existing=True)
+    )
+    if standing is None:
+        session.refresh(asked)
+        standing = asked
+    return comparison, standing
+
+
+def skip(session: Session, assignment_id: int, annotator_id: int, reason: str | None = None) -> None:
+    """Hand an assignment back; its opening goes to somebody else and the annotator is not asked again.
+
+    Skipping twice is skipping once. Raises NotFound, Conflict where it was answered, Invalid for a reason too long.
+    """
+    why = texts.document(reason or "", "The reason", longest=2_000) or None
+    comparison, assignment = lock_assignment(session, assignment_id, annotator_id)
+    if assignment.state is AssignmentState.SUBMITTED:
+        raise Conflict("You have answered this comparison: edit your label instead of skipping it.")
+    if assignment.state is AssignmentState.SKIPPED:
+        return
+    if assignment.state is AssignmentState.LIVE:
+        comparison.openings += 1
+    assignment.state = AssignmentState.SKIPPED
+    assignment.skip_reason = why
+    assignment.ended_at = func.clock_timestamp()
+    session.flush()
+    session.refresh(assignment, ["ended_at"])
+
+
+def heartbeat(session: Session, assignment_id: int, annotator_id: int) -> datetime:
+    """Begin a live lease anew; return when it ends. Raises NotFound, Conflict where it is live no more."""
+    assignment = get_assignment(session, assignment_id, annotator_id)
+    minutes = parse_settings(session.get_one(Project, assignment.project_id).settings).lease_minutes
+    expires_at = session.scalar(
+        update(Assignment)
+        .where(Assignment.id == assignment_id, Assignment.state == AssignmentState.LIVE)
+        .values(expires_at=func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, minutes))
+        .returning(Assignment.expires_at)
+    )
+    if expires_at is None:
+        session.refresh(assignment)
+        raise Conflict(_ENDED[assignment.state], details={"state": assignment.state.value})
+    return expires_at
+
+
+_ENDED = {
+    AssignmentState.SUBMITTED: "You have answered this comparison already.",
+    AssignmentState.SKIPPED: "You have skipped this comparison.",
+    AssignmentState.EXPIRED: "The time for this comparison ran out. Submit it all the same: your work is kept.",
+}
+
+
+def expire_leases(session: Session, project_id: int | None = None) -> int:
+    """Give back the openings of leases that ran out, in one project or in all; return how many.
+
+    Comparisons that somebody is changing at this moment are left to whoever comes next.
+    """
+    session.flush()
+    return session.scalar(_EXPIRE, {"project_id": project_id}) or 0
+
+
+def view(session: Session, assignment: Assignment) -> AssignmentView:
+    """What is shown of an assignment: blinded, the responses in its own order, the guidelines it was leased under."""
+    comparison, prompt, version, seconds_left = session.execute(
+        select(
+            Comparison,
+            Prompt,
+            ProjectVersion,
+            func.extract("epoch", Assignment.expires_at - func.clock_timestamp()),
+        )
+        .select_from(Assignment)
+        .join(Comparison, Comparison.id == Assignment.comparison_id)
+        .join(Prompt, Prompt.id == Comparison.prompt_id)
+        .join(ProjectVersion, ProjectVersion.id == Assignment.project_version_id)
+        .where(Assignment.id == assignment.id)
+    ).one()
+    return AssignmentView(
+        assignment=assignment,
+        comparison=comparison,
+        prompt=prompt,
+        responses=_shown(session, assignment.shown_order),
+        project_version=version,
+        seconds_left=max(0.0, float(seconds_left)),
+    )
+
+
+def _shown(session: Session, shown_order: Sequence[int]) -> list[ShownResponse]:
+    query = select(Response.id, Response.text, Response.parts).where(Response.id.in_(shown_order))
+    by_id = {row.id: ShownResponse(row.id, row.text, row.parts) for row in session.execute(query)}
+    return [by_id[response_id] for response_id in shown_order]

@@ -95,25 +95,32 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     return load_file(states[-1] / STATE_TENSORS), facts
 
 
+def remove_states(folder: Path) -> None:
+    """Removes the training states in `folder`, and the folder if nothing else is in it."""
+    for state in _states(folder):
+        shutil.rmtree(state)
+    with suppress(OSError):
+        folder.rmdir()
+
+
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Everything an optimiser such as AdamW remembers, as named tensors: "optimiser.7.exp_avg"."""
+    """Everything an optimiser remembers of its parameters, as named tensors: "7.exp_avg"."""
     remembered = optimiser.state_dict()["state"]
-    return {f"optimiser.{index}.{name}": value for index, state in remembered.items() for name, value in state.items()}
+    return {f"{index}.{name}": value for index, state in remembered.items() for name, value in state.items()}
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Puts back what `optimiser_tensors` named; other tensors are left alone.
+    """Puts back what `optimiser_tensors` gave.
 
     Raises:
         ValueError: if the tensors belong to another set of parameters.
     """
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
-        if name.startswith("optimiser."):
-            _, index, field = name.split(".", 2)
-            state.setdefault(int(index), {})[field] = value
+        index, field = name.split(".", 1)
+        state.setdefault(int(index), {})[field] = value
     parameters = sum(len(group["params"]) for group in optimiser.param_groups)
-    if state and len(state) != parameters:
+    if len(state) != parameters:
         raise ValueError(f"the state of {len(state)} parameters does not fit an optimiser of {parameters}")
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 

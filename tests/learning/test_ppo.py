@@ -24,7 +24,15 @@ from worker.learning.ppo import (
 )
 from worker.learning.progress import Progress
 from worker.learning.records import Message, Prompt, Sample
-from worker.learning.rollouts import Clock, PolicyWithValue, Rollout, TokenOutputs, choose_prompts, collect
+from worker.learning.rollouts import (
+    Clock,
+    PolicyWithValue,
+    Rollout,
+    TokenOutputs,
+    choose_prompts,
+    collect,
+    rollout_metrics,
+)
 from worker.learning.sampling import SamplingSettings
 
 pytestmark = pytest.mark.learning
@@ -153,7 +161,7 @@ def test_explained_variance_by_hand() -> None:
     """Returns 1, 3, 5 (variance 8/3) and values 1, 3, 4, whose errors 0, 0, 1 have the variance 2/9."""
     rollout = rollout_of([ENDED], [0.0], torch.zeros((1, 3)))
     rollout = replace(rollout, outputs=replace(rollout.outputs, values=torch.tensor([[1.0, 3.0, 4.0]])))
-    row = ppo.rollout_metrics(rollout, torch.zeros(1, 3), torch.tensor([[1.0, 3.0, 5.0]]), 0.1)
+    row = rollout_metrics(rollout, torch.zeros(1, 3), torch.tensor([[1.0, 3.0, 5.0]]), 0.1)
     assert row["val/explained_variance"] == pytest.approx(1 - (2 / 9) / (8 / 3))
 
 

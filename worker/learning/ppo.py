@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from worker.learning.batches import group_by_length, token_budget
-from worker.learning.evaluation import ended_rate, mean_length
 from worker.learning.models import Precision
 from worker.learning.progress import Progress, Report, silent
 from worker.learning.records import Prompt
@@ -31,6 +30,7 @@ from worker.learning.rollouts import (
     TokenOutputs,
     choose_prompts,
     collect,
+    rollout_metrics,
 )
 from worker.learning.sampling import SamplingSettings
 from worker.learning.seeds import derive_seed, generator_for
@@ -384,24 +384,6 @@ def step_metrics(tokens: dict[str, Tensor]) -> dict[str, float]:
         "val/clipfrac": tokens["value_clipped"].float().mean(),
     }
     return {name: float(value) for name, value in named.items()}
-
-
-def rollout_metrics(rollout: Rollout, rewards: Tensor, returns: Tensor, kl_coefficient: float) -> dict[str, float]:
-    """Metrics of a rollout before learning from it, under the field's usual names."""
-    values, wanted = rollout.outputs.values[rollout.mask], returns[rollout.mask]
-    unexplained = (wanted - values).var(unbiased=False)
-    return {
-        "objective/kl": rollout.kl,
-        "objective/kl_coef": kl_coefficient,
-        "objective/scores": float(rollout.scores.mean()),
-        "objective/scores_std": float(rollout.scores.std(unbiased=False)),
-        "objective/rlhf_reward": float(rewards.sum(dim=1).mean()),
-        "val/mean": float(values.mean()),
-        "val/explained_variance": float(1 - unexplained / wanted.var(unbiased=False)),
-        "returns/mean": float(wanted.mean()),
-        "ended_rate": ended_rate(rollout.samples),
-        "length": mean_length(rollout.samples),
-    }
 
 
 def check_first_ratio(error: float) -> None:

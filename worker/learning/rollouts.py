@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from worker.learning.batches import group_by_length, token_budget
+from worker.learning.evaluation import ended_rate, mean_length
 from worker.learning.likelihood import (
     Dialogue,
     log_probabilities,
@@ -169,3 +170,21 @@ def outputs_of(
         values[group, :width] = part.values
         mask[group, :width] = part.mask
     return TokenOutputs(logprobs, entropies, values, mask)
+
+
+def rollout_metrics(rollout: Rollout, rewards: Tensor, returns: Tensor, kl_coefficient: float) -> dict[str, float]:
+    """Metrics of a rollout before learning from it, under the field's usual names."""
+    values, wanted = rollout.outputs.values[rollout.mask], returns[rollout.mask]
+    unexplained = (wanted - values).var(unbiased=False)
+    return {
+        "objective/kl": rollout.kl,
+        "objective/kl_coef": kl_coefficient,
+        "objective/scores": float(rollout.scores.mean()),
+        "objective/scores_std": float(rollout.scores.std(unbiased=False)),
+        "objective/rlhf_reward": float(rewards.sum(dim=1).mean()),
+        "val/mean": float(values.mean()),
+        "val/explained_variance": float(1 - unexplained / wanted.var(unbiased=False)),
+        "returns/mean": float(wanted.mean()),
+        "ended_rate": ended_rate(rollout.samples),
+        "length": mean_length(rollout.samples),
+    }

@@ -8,17 +8,23 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
+from typing import IO
 
 _MARK = "PREFLOOP_CHILD"
 _LOOK_EVERY = 0.2  # seconds
 _ENDING_MAY_TAKE = 20.0
 
 
-def start(module: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """Run `python -m MODULE ARGUMENTS`; its standard input stays open for as long as we live."""
+def start(module: str, *arguments: str, output: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
+    """Run `python -m MODULE ARGUMENTS`; its standard input stays open for as long as we live.
+
+    What it prints goes to `output`, or where our own output goes.
+    """
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=subprocess.STDOUT if output else None,
         env={**os.environ, _MARK: "1"},
         start_new_session=True,  # a Ctrl-C reaches the parent alone, which ends its children in order
     )

@@ -1,20 +1,19 @@
 """Which processes does the demo need? A server and two workers, real ones, none of which outlives the demo."""
 
-import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 import httpx
 
+from app import children
+
 _STARTING_MAY_TAKE = 90.0  # seconds
-_STOPPING_MAY_TAKE = 10.0
 
 
 class ProcessEnded(RuntimeError):
@@ -24,23 +23,15 @@ class ProcessEnded(RuntimeError):
 class Processes:
     """Child processes with a log file each."""
 
-    def __init__(self, logs: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, logs: Path) -> None:
         self._logs = logs
-        self._environment = {**os.environ, **environment}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         logs.mkdir(parents=True, exist_ok=True)
 
-    def start(self, name: str, *arguments: str) -> None:
-        """Run `python -m ARGUMENTS`; what it prints goes to NAME.log."""
-        with (self._logs / f"{name}.log").open("ab") as log:
-            self._running[name] = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C reaches us alone, and we stop them in order
-            )
+    def start(self, name: str, module: str, *arguments: str) -> None:
+        """Run `python -m MODULE ARGUMENTS`; what it prints goes to NAME.log."""
+        with self._log(name).open("ab") as log:
+            self._running[name] = children.start(module, *arguments, output=log)
 
     def check(self) -> None:
         """Make sure that all of them live.
@@ -50,43 +41,29 @@ class Processes:
         """
         for name, process in self._running.items():
             if process.poll() is not None:
-                log = self._logs / f"{name}.log"
-                end = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
-                raise ProcessEnded(f"The {name} ended with code {process.returncode}. The end of {log}:\n{end}")
+                end = "\n".join(self._log(name).read_text(errors="replace").splitlines()[-20:])
+                raise ProcessEnded(
+                    f"The {name} ended with code {process.returncode}. The end of {self._log(name)}:\n{end}"
+                )
 
     def stop(self) -> None:
-        """End them all, the last started one first; those that do not end in time are killed."""
-        processes = list(reversed(self._running.values()))
-        for process in processes:
-            _signal(process, signal.SIGTERM)
-        deadline = time.monotonic() + _STOPPING_MAY_TAKE
-        for process in processes:
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                _signal(process, signal.SIGKILL)
-                process.wait()
+        """End them all; those that do not end in time are killed."""
+        children.end(*self._running.values())
         self._running.clear()
 
-
-def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Send a signal to the process and to what it has started: they share a process group."""
-    if process.poll() is None:
-        os.killpg(process.pid, number)
+    def _log(self, name: str) -> Path:
+        return self._logs / f"{name}.log"
 
 
 @contextmanager
-def serving(home: Path, port: int | None = None, threads: int | None = None) -> Iterator[tuple[Processes, str]]:
-    """A server and its workers on the database of `home`; yields them and the server's address.
+def serving(home: Path, port: int) -> Iterator[tuple[Processes, str]]:
+    """A server and its workers; yields them and the server's address.
 
-    The schema must be there already. Whatever happens inside, SIGTERM included, they are stopped afterwards.
+    They inherit this process's environment, which names their home. Whatever happens inside, SIGTERM included, they are
+    stopped afterwards.
     """
-    port = port or free_port()
     address = f"http://127.0.0.1:{port}"
-    environment = {"PREFLOOP_HOME": str(home), "PREFLOOP_BASE_URL": address}
-    if threads:
-        environment["PREFLOOP_THREADS"] = str(threads)
-    processes = Processes(home / "logs", environment)
+    processes = Processes(home / "logs")
     with _sigterm_as_exit():
         try:
             processes.start("server", "app.commands", "serve", "--port", str(port))

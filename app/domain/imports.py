@@ -142,7 +142,7 @@ def take_import(
         raise InvalidImport("No line of the file can be taken.", details={"errors": errors[:_LISTED_ERRORS]})
     good = (prompt for row in rows if isinstance(row, Row) for prompt in row.prompts)
     added = prompts.add_prompts(session, project, good, import_id=import_.id)
-    opened = _open_comparisons(session, project, added.responses, k or settings_of(project).k)
+    opened = open_comparisons(session, project, added.responses, k or settings_of(project).k)
     taken = TakenImport(added.added, added.added_responses, opened)
     import_.state = ImportState.TAKEN
     import_.content = None
@@ -159,7 +159,7 @@ def _lock_previewed(session: Session, import_: Import) -> bytes:
     return import_.content
 
 
-def _open_comparisons(session: Session, project: Project, responses: Sequence[Sequence[Response]], k: int) -> int:
+def open_comparisons(session: Session, project: Project, responses: Sequence[Sequence[Response]], k: int) -> int:
     """Open the comparisons that are not there yet; return how many."""
     # In one order, so that rows that list the same responses differently are one comparison.
     wanted = [tuple(sorted(response.id for response in part)) for of_prompt in responses for part in parts(of_prompt)]

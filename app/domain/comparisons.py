@@ -2,27 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
-    String,
     and_,
-    any_,
-    case,
-    cast,
     delete,
     func,
     insert,
-    literal,
     select,
+    true,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.orm import InstrumentedAttribute, Session, joinedload, selectinload
+from sqlalchemy.orm import Session, joinedload, selectinload
 
-from app.domain import audit, texts
+from app.domain import audit
+from app.domain.filters import IS_DONE, IS_UNTOUCHED, PROGRESS, Progress, one_of, says
 from app.errors import Invalid, NotFound
 from app.tables import (
     Comparison,
@@ -32,18 +27,12 @@ from app.tables import (
     Label,
     Membership,
     Person,
-    Prompt,
     Purpose,
     Response,
     ResponseState,
 )
 
 FEWEST, MOST = 2, 9
-
-IS_UNTOUCHED = Comparison.openings == Comparison.k
-IS_DONE = Comparison.submitted == Comparison.k
-
-Progress = Literal["untouched", "started", "done"]
 
 
 @dataclass(frozen=True)
@@ -82,11 +71,6 @@ class Counts:
     surplus: int
     live: int
     openings: int
-
-
-def one_of(column: InstrumentedAttribute[int], ids: Sequence[int]) -> ColumnElement[bool]:
-    """`column` is one of `ids`, which travel as one array: thousands are no problem."""
-    return column == any_(literal(list(ids), ARRAY(BigInteger)))
 
 
 def create_comparison(
@@ -221,6 +205,12 @@ def get_comparison(session: Session, project_id: int, comparison_id: int) -> Com
     return row
 
 
+def assignees_of(session: Session, comparison: Comparison) -> Sequence[int]:
+    """The annotators that a comparison is handed out to alone; none: it is for all."""
+    query = select(ComparisonAssignee.annotator_id).where(ComparisonAssignee.comparison_id == comparison.id)
+    return session.scalars(query.order_by(ComparisonAssignee.annotator_id)).all()
+
+
 def list_comparisons(
     session: Session,
     project_id: int,
@@ -244,7 +234,7 @@ def list_comparisons(
     }
     query = query.where(*(column == value for column, value in equal.items() if value is not None))
     if progress is not None:
-        query = query.where(_PROGRESS[progress])
+        query = query.where(PROGRESS[progress])
     if search and search.strip():
         query = query.where(says(search))
     if after_id is not None:
@@ -254,35 +244,14 @@ def list_comparisons(
     return session.scalars(query).all()
 
 
-_PROGRESS: Mapping[Progress, ColumnElement[bool]] = {
-    "untouched": IS_UNTOUCHED,
-    "started": and_(~IS_UNTOUCHED, ~IS_DONE),
-    "done": IS_DONE,
-}
-
-
-def says(search: str) -> ColumnElement[bool]:
-    """That a comparison's prompt or one of its responses contains a text, in any case."""
-    wanted = search.strip()
-    # As jsonb writes it, so that a search for a quote or a line break finds it.
-    in_prompt = texts.contains(cast(Prompt.messages, String), texts.canonical(wanted)[1:-1])
-    prompts = select(Prompt.id).where(Prompt.project_id == Comparison.project_id, in_prompt)
-    members = (
-        select(ComparisonResponse.comparison_id)
-        .join(Response, Response.id == ComparisonResponse.response_id)
-        .where(Response.project_id == Comparison.project_id, texts.contains(Response.text, wanted))
-    )
-    return Comparison.prompt_id.in_(prompts.correlate(Comparison)) | Comparison.id.in_(members.correlate(Comparison))
-
-
 def counts(session: Session, project_id: int) -> Counts:
     """How far a project's labelling has come."""
 
     def many(*conditions: ColumnElement[bool]) -> ColumnElement[int]:
         return func.count().filter(*conditions)
 
-    def total(value: ColumnElement[int], *conditions: ColumnElement[bool]) -> ColumnElement[int]:
-        return func.coalesce(func.sum(case((and_(True, *conditions), value), else_=0)), 0)
+    def total(value: Any, *conditions: ColumnElement[bool]) -> ColumnElement[int]:
+        return func.coalesce(func.sum(value).filter(true(), *conditions), 0)
 
     waits = {state: and_(Comparison.state == state, ~IS_DONE) for state in ComparisonState}
     is_open = waits[ComparisonState.OPEN]

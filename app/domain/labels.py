@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, func, insert, select
+from sqlalchemy import ColumnElement, Select, func, insert, select, update
 from sqlalchemy.orm import Session, joinedload, selectinload
 
-from app.domain import queue, texts
-from app.domain.comparisons import says
+from app.domain import audit, queue, snapshots, texts
+from app.domain.filters import LABEL_COUNTS, one_of, says
 from app.errors import Conflict, Invalid, InvalidRanking, NotFound
 from app.tables import (
     Assignment,
@@ -18,22 +18,18 @@ from app.tables import (
     Label,
     LabelRank,
     LabelRevision,
+    Membership,
+    Person,
     Project,
     ProjectState,
     ProjectVersion,
-    Purpose,
+    Snapshot,
+    SnapshotRevision,
 )
 
 Groups = Sequence[Sequence[int]]
 
 LONGEST_ANSWERS = 100_000
-
-# Trains reward models, or makes choices and measures on the other splits' prompts.
-COUNTS = (
-    Label.excluded_at.is_(None),
-    Label.withdrawn_at.is_(None),
-    Comparison.purpose == Purpose.TRAIN,
-)
 
 
 @dataclass(frozen=True)
@@ -265,7 +261,7 @@ def list_labels(
     after_id: int | None = None,
     limit: int = 50,
 ) -> Sequence[Label]:
-    """Labels by id, with revisions, ranks and prompts. `search` looks into prompts and responses."""
+    """Labels by id, with revisions, ranks, prompts and members. `search` looks into prompts and responses."""
     query = select(Label).where(Label.project_id == project_id)
     if annotator_id is not None:
         query = query.where(Label.annotator_id == annotator_id)
@@ -280,8 +276,98 @@ def list_labels(
     return session.scalars(_with_all(query).order_by(Label.id).limit(limit)).all()
 
 
-def _with_all(query: Select[tuple[Label]]) -> Select[tuple[Label]]:
+def _with_all(query: Select[Label]) -> Select[Label]:
     return query.options(
         selectinload(Label.revisions).selectinload(LabelRevision.ranks),
-        joinedload(Label.comparison).joinedload(Comparison.prompt),
+        joinedload(Label.comparison).options(joinedload(Comparison.prompt), selectinload(Comparison.members)),
     ).execution_options(populate_existing=True)
+
+
+def exclude(session: Session, project_id: int, label_ids: Sequence[int], reason: str, by: Person | None) -> int:
+    """Let these labels not count, for a reason; snapshots that hold them stay as they are.
+
+    Returns how many changed. Raises NotFound if one is not of this project, Invalid without a reason.
+    """
+    why = texts.line(reason, "The reason", longest=1_000)
+    values = {"excluded_at": func.clock_timestamp(), "excluded_reason": why, "excluded_by_id": by.id if by else None}
+    return _change(session, project_id, label_ids, "exclude", by, Label.excluded_at.is_(None), values, {"reason": why})
+
+
+def include(session: Session, project_id: int, label_ids: Sequence[int], by: Person | None) -> int:
+    """Let excluded labels count again. Returns how many changed. Raises NotFound."""
+    values = {"excluded_at": None, "excluded_reason": None, "excluded_by_id": None}
+    return _change(session, project_id, label_ids, "include", by, Label.excluded_at.is_not(None), values, {})
+
+
+def _change(
+    session: Session,
+    project_id: int,
+    ids: Sequence[int],
+    act: str,
+    by: Person | None,
+    where: ColumnElement[bool],
+    values: Mapping[str, Any],
+    details: Mapping[str, Any],
+) -> int:
+    """Give `values` to those of the labels that `where` holds for, and write it down."""
+    locking = select(Label.id).where(Label.project_id == project_id, one_of(Label.id, ids)).order_by(Label.id)
+    if missing := set(ids) - set(session.scalars(locking.with_for_update(key_share=True))):
+        raise NotFound(f"These labels are not in this project: {sorted(missing)}.")
+    changing = update(Label).where(one_of(Label.id, ids), where).values(**values).returning(Label.id)
+    changed = sorted(session.scalars(changing))
+    if changed:
+        audit.record(session, f"label.{act}", project_id=project_id, by=by, details={**details, "ids": changed})
+        session.flush()
+    return len(changed)
+
+
+def new_labels_since_snapshot(session: Session, project_id: int) -> int:
+    """How many labels that count the newest snapshot knows nothing of. An edited label is no new one."""
+    last = (
+        select(Snapshot.id)
+        .where(Snapshot.project_id == project_id)
+        .order_by(Snapshot.number.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    is_known = (
+        select(LabelRevision.id)
+        .join(SnapshotRevision, SnapshotRevision.revision_id == LabelRevision.id)
+        .where(LabelRevision.label_id == Label.id, SnapshotRevision.snapshot_id == last)
+        .exists()
+    )
+    query = (
+        select(func.count(Label.id))
+        .join(Comparison, Comparison.id == Label.comparison_id)
+        .where(Label.project_id == project_id, *LABEL_COUNTS, ~is_known)
+    )
+    return session.scalar(query) or 0
+
+
+def withdraw_annotator(session: Session, membership: Membership, by: Person | None = None) -> int:
+    """Tombstone all labels of an annotator, and mark what was made of them: it is exported no more.
+
+    Live leases end at once. Returns how many labels were withdrawn.
+    """
+    queue.lock_annotator(session, membership.project_id, membership.id)
+    queue.end_leases(session, membership.id)
+    withdrawing = (
+        update(Label)
+        .where(Label.annotator_id == membership.id, Label.withdrawn_at.is_(None))
+        .values(withdrawn_at=func.clock_timestamp())
+        .returning(Label.id)
+    )
+    number = len(session.scalars(withdrawing).all())
+    membership.withdrawn_at = func.clock_timestamp()
+    snapshots.taint(session, membership)
+    audit.record(
+        session,
+        "member.withdraw",
+        project_id=membership.project_id,
+        by=by,
+        subject_id=membership.id,
+        details={"labels": number},
+    )
+    session.flush()
+    session.refresh(membership, ["withdrawn_at"])
+    return number

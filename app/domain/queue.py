@@ -290,7 +290,7 @@ def heartbeat(session: Session, assignment_id: int, annotator_id: int) -> dateti
     """Begin a live lease anew; return when it ends. Raises NotFound, Conflict where it is live no more."""
     assignment = get_assignment(session, assignment_id, annotator_id)
     minutes = parse_settings(session.get_one(Project, assignment.project_id).settings).lease_minutes
-    expires_at = session.scalar(
+    expires_at: datetime | None = session.scalar(
         update(Assignment)
         .where(Assignment.id == assignment_id, Assignment.state == AssignmentState.LIVE)
         .values(expires_at=func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, minutes))
@@ -316,6 +316,15 @@ def expire_leases(session: Session, project_id: int | None = None) -> int:
     """
     session.flush()
     return session.scalar(_EXPIRE, {"project_id": project_id}) or 0
+
+
+def end_leases(session: Session, annotator_id: int) -> None:
+    """Let all leases of an annotator run out now."""
+    session.execute(
+        update(Assignment)
+        .where(Assignment.annotator_id == annotator_id, Assignment.state == AssignmentState.LIVE)
+        .values(expires_at=func.clock_timestamp())
+    )
 
 
 def view(session: Session, assignment: Assignment) -> AssignmentView:

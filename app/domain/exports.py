@@ -1,0 +1,96 @@
+"""In which shape do labels leave? JSON lines that trainers read as they are, streamed from a snapshot."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from sqlalchemy.orm import Session
+
+from app.domain import snapshots
+from app.domain.snapshots import RankedSet
+from app.tables import Snapshot
+
+Style = Literal["explicit", "conversational"]
+
+
+def trl_preference_lines(session: Session, snapshot: Snapshot, *, style: Style = "explicit") -> Iterator[str]:
+    """TRL's preference format, one line for every ordered pair of every ranking; ties give none.
+
+    `explicit` has prompt, chosen and rejected as text: a conversation's contents are joined by blank lines, as they
+    are for models without a chat template. `conversational` has them as lists of messages. Beside them stand split
+    and the ids that lead back to the label. Source: TRL's documentation, "Dataset formats", preference with an
+    explicit prompt.
+
+    Raises:
+        Conflict: if the snapshot holds a withdrawn label.
+    """
+    snapshots.require_exportable(snapshot)
+    return (
+        _line(_pair(ranked, better, worse, style))
+        for ranked in snapshots.each_ranking(session, snapshot)
+        for better, worse in ranked.ordered_pairs()
+    )
+
+
+def ranking_lines(session: Session, snapshot: Snapshot) -> Iterator[str]:
+    """Whole rankings, one line a label.
+
+    `ranking` holds places in `responses`, the best group first, ties inside a group. `annotator_id` is a pseudonym.
+    `shown_order` are response ids, the first shown first.
+
+    Raises:
+        Conflict: if the snapshot holds a withdrawn label.
+    """
+    snapshots.require_exportable(snapshot)
+    return (_line(_ranking(ranked)) for ranked in snapshots.each_ranking(session, snapshot))
+
+
+def _pair(ranked: RankedSet, better: int, worse: int, style: Style) -> dict[str, Any]:
+    (chosen_id, chosen), (rejected_id, rejected) = ranked.responses[better], ranked.responses[worse]
+    pair: dict[str, Any]
+    if style == "conversational":
+        pair = {"prompt": ranked.messages, "chosen": _said(chosen), "rejected": _said(rejected)}
+    else:
+        prompt = "\n\n".join(content_text(message) for message in ranked.messages)
+        pair = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+    return pair | {
+        "split": ranked.split.value,
+        "prompt_id": ranked.prompt_id,
+        "chosen_response_id": chosen_id,
+        "rejected_response_id": rejected_id,
+        "comparison_id": ranked.comparison_id,
+        "revision_id": ranked.revision_id,
+        "annotator_id": ranked.annotator_id,
+    }
+
+
+def _said(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+def content_text(message: Mapping[str, Any]) -> str:
+    """A message's text: its content, or the text among its content parts."""
+    content = message["content"]
+    if isinstance(content, str):
+        return content
+    return "\n\n".join(part["text"] for part in content if part["type"] == "text")
+
+
+def _ranking(ranked: RankedSet) -> dict[str, Any]:
+    return {
+        "prompt": ranked.messages,
+        "responses": [{"id": id_, "text": text} for id_, text in ranked.responses],
+        "ranking": ranked.groups,
+        "split": ranked.split.value,
+        "prompt_id": ranked.prompt_id,
+        "comparison_id": ranked.comparison_id,
+        "revision_id": ranked.revision_id,
+        "annotator_id": ranked.annotator_id,
+        "shown_order": ranked.shown_order,
+        "answers": ranked.answers,
+        "seconds": ranked.seconds,
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"

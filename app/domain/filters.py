@@ -1,0 +1,48 @@
+"""Which rows are meant? Conditions that several rules share."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from sqlalchemy import BigInteger, ColumnElement, String, and_, any_, cast, literal, select
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import InstrumentedAttribute
+
+from app.domain import texts
+from app.tables import Comparison, ComparisonResponse, Label, Prompt, Purpose, Response
+
+IS_UNTOUCHED = Comparison.openings == Comparison.k
+IS_DONE = Comparison.submitted == Comparison.k
+
+# A label that is learned from, joined with its comparison.
+LABEL_COUNTS = (
+    Label.excluded_at.is_(None),
+    Label.withdrawn_at.is_(None),
+    Comparison.purpose == Purpose.TRAIN,
+)
+
+Progress = Literal["untouched", "started", "done"]
+
+PROGRESS: Mapping[Progress, ColumnElement[bool]] = {
+    "untouched": IS_UNTOUCHED,
+    "started": and_(~IS_UNTOUCHED, ~IS_DONE),
+    "done": IS_DONE,
+}
+
+
+def one_of(column: InstrumentedAttribute[int], ids: Sequence[int]) -> ColumnElement[bool]:
+    """`column` is one of `ids`, which travel as one array: thousands are no problem."""
+    return column == any_(literal(list(ids), ARRAY(BigInteger)))
+
+
+def says(search: str) -> ColumnElement[bool]:
+    """That a comparison's prompt or one of its responses contains a text, in any case."""
+    wanted = search.strip()
+    # As jsonb writes it, so that a search for a quote or a line break finds it.
+    in_prompt = texts.contains(cast(Prompt.messages, String), texts.canonical(wanted)[1:-1])
+    prompts = select(Prompt.id).where(Prompt.project_id == Comparison.project_id, in_prompt)
+    members = (
+        select(ComparisonResponse.comparison_id)
+        .join(Response, Response.id == ComparisonResponse.response_id)
+        .where(Response.project_id == Comparison.project_id, texts.contains(Response.text, wanted))
+    )
+    return Comparison.prompt_id.in_(prompts.correlate(Comparison)) | Comparison.id.in_(members.correlate(Comparison))

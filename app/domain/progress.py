@@ -1,0 +1,35 @@
+"""How far have they come? An annotator's own labels, and the project's comparisons."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app.tables import Comparison, ComparisonState, Label
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`today` (by UTC) and `total` count the annotator's labels, `done` and `wanted` the project's comparisons."""
+
+    today: int
+    total: int
+    done: int
+    wanted: int
+
+
+def progress(session: Session, project_id: int, annotator_id: int) -> Progress:
+    """What an annotator sees of their work and of the whole; withdrawn labels and retired comparisons are left out."""
+    is_today = Label.created_at >= func.date_trunc("day", func.now(), "UTC")
+    today, total = session.execute(
+        select(func.count().filter(is_today), func.count()).where(
+            Label.project_id == project_id, Label.annotator_id == annotator_id, Label.withdrawn_at.is_(None)
+        )
+    ).one()
+    is_done = Comparison.submitted >= Comparison.k
+    done, wanted = session.execute(
+        select(
+            func.count().filter(is_done), func.count().filter(is_done | (Comparison.state == ComparisonState.OPEN))
+        ).where(Comparison.project_id == project_id)
+    ).one()
+    return Progress(today, total, done, wanted)

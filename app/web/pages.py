@@ -1,0 +1,116 @@
+"""How does a handler answer? With a page, with one block of it for htmx, with a redirect, or with a refusal."""
+
+import logging
+from functools import cache
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from jinja2 import Environment, FileSystemLoader
+from starlette.exceptions import HTTPException
+
+from app.config import resource
+from app.errors import NotSignedIn, PrefloopError
+from app.web.assets import asset, import_map
+from app.web.headers import policy
+from app.web.text import plain_text, render_markdown
+
+_log = logging.getLogger(__name__)
+
+
+@cache
+def templates() -> Environment:
+    """The template engine. Strings pass through gettext, with no catalogue installed yet."""
+    environment = Environment(
+        loader=FileSystemLoader(resource("templates")),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.i18n"],
+    )
+    environment.install_null_translations(newstyle=True)  # type: ignore[attr-defined]  # the extension adds it
+    environment.filters |= {"markdown": render_markdown, "plain_text": plain_text}
+    environment.globals |= {"asset": asset, "import_map": import_map}
+    return environment
+
+
+def is_htmx(request: Request) -> bool:
+    """Whether htmx asks for a part. After going back in history it wants the whole page."""
+    return "hx-request" in request.headers and "hx-history-restore-request" not in request.headers
+
+
+def page(request: Request, template: str, block: str | None = None, **context: Any) -> HTMLResponse:
+    """A template rendered whole, or only its block `block` where htmx asked.
+
+    A block's name is its element's id. Besides `context` a template sees `request`, `csp_nonce`, `visitor` (who is
+    signed in, or None) and `csrf` (for the hidden field of every form that posts).
+    """
+    found = templates().get_template(template)
+    variables = {
+        "request": request,
+        "csp_nonce": request.state.csp_nonce,
+        "visitor": getattr(request.state, "visitor", None),
+        "csrf": getattr(request.state, "csrf", ""),
+        **context,
+    }
+    if block is not None and is_htmx(request):
+        html = "".join(found.blocks[block](found.new_context(variables)))
+    else:
+        html = found.render(variables)
+    # Pages hold what one person may see: nothing in between may keep them.
+    return HTMLResponse(html, headers={"Vary": "HX-Request", "Cache-Control": "no-store"})
+
+
+def redirect(path: str) -> Response:
+    """Go to `path` after a post. htmx follows it too and gets the block it asked for."""
+    return RedirectResponse(path, status_code=HTTPStatus.SEE_OTHER)
+
+
+def local_path(path: str | None) -> str:
+    """`path` if it leads to this server, else the start page: an address may not send people elsewhere."""
+    is_local = path is not None and path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
+    return path if path and is_local else "/"
+
+
+def refused(request: Request, error: Exception) -> Response:
+    """The page for an error a person can act on; for htmx a fragment that leaves what they were doing in place."""
+    assert isinstance(error, PrefloopError)
+    if isinstance(error, NotSignedIn) and request.method == "GET" and not is_htmx(request):
+        here = f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
+        return redirect(f"/sign-in?next={quote(here)}")
+    return _error_page(request, error.status, str(error))
+
+
+def malformed(request: Request, error: Exception) -> Response:
+    """The page for a form or address that cannot be read."""
+    assert isinstance(error, RequestValidationError)
+    reasons = [f"{'.'.join(str(step) for step in found['loc'][1:])}: {found['msg']}" for found in error.errors()[:5]]
+    return _error_page(request, 422, "; ".join(reasons))
+
+
+def not_served(request: Request, error: Exception) -> Response:
+    """The page for an address that does not exist."""
+    assert isinstance(error, HTTPException)
+    message = "There is no such page." if error.status_code == HTTPStatus.NOT_FOUND else str(error.detail)
+    return _error_page(request, error.status_code, message)
+
+
+def failed(request: Request, error: Exception) -> Response:
+    """The page for an error of ours."""
+    _log.exception("%s %s failed", request.method, request.url.path, exc_info=error)
+    answer = _error_page(request, 500, "Something broke on our side; nothing was stored. The server's log says more.")
+    # This one answer leaves outside the middleware that sets the header on every other.
+    answer.headers["Content-Security-Policy"] = policy(request.state.csp_nonce)
+    return answer
+
+
+def _error_page(request: Request, status: int, message: str) -> Response:
+    answer = page(request, "error.html", "message", status=status, title=HTTPStatus(status).phrase, message=message)
+    answer.status_code = status
+    if is_htmx(request):
+        answer.headers["HX-Retarget"] = "#message"
+        answer.headers["HX-Reswap"] = "innerHTML"
+    return answer

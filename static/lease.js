@@ -1,0 +1,48 @@
+// Whose is this comparison, and until when? Counts the lease down, extends it while somebody works, says when it ended.
+
+import { fill, say } from "/static/page.js";
+
+const AWAY = 5 * 60_000; // milliseconds without a sign of life, after which the lease is left to run out
+const ENDING = 120; // seconds
+
+export function watchLease(desk, stopwatch, signal) {
+  const shown = desk.querySelector("[data-lease]");
+  const { words } = desk;
+  let end = Date.now() + Number(desk.dataset.secondsLeft) * 1000;
+  const every = Math.min(60, Math.max(5, Number(desk.dataset.secondsLeft) / 3)) * 1000;
+  let asked = Date.now();
+  let told = null;
+
+  const timer = setInterval(() => {
+    const left = (end - Date.now()) / 1000;
+    show(left);
+    if (left > 0 && Date.now() - asked > every && !document.hidden && stopwatch.idle < AWAY) extend();
+  }, 1000);
+  signal.addEventListener("abort", () => clearInterval(timer));
+  show((end - Date.now()) / 1000);
+
+  function show(left) {
+    shown.textContent = left > 0 ? fill(words.minutes, { minutes: Math.ceil(left / 60) }) : "";
+    shown.classList.toggle("is-ending", left < ENDING);
+    if (left <= 0) tell("expired");
+    else if (left < ENDING && stopwatch.idle > AWAY) tell("ending");
+  }
+
+  function tell(what) {
+    if (told === what) return;
+    told = what;
+    say("warning", words[what]);
+  }
+
+  async function extend() {
+    asked = Date.now();
+    try {
+      const headers = { "X-CSRF-Token": desk.dataset.csrf, "HX-Request": "true" };
+      const answer = await fetch(desk.dataset.heartbeat, { method: "POST", headers, signal });
+      if (answer.ok) end = Date.now() + (await answer.json()).seconds_left * 1000;
+      else if (answer.status === 409) end = Date.now();
+    } catch {
+      // The network is away: the next beat tries again, and the countdown goes on.
+    }
+  }
+}

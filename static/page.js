@@ -1,0 +1,56 @@
+// What every page does: the theme's button, messages that close, words for a server that cannot be reached.
+
+const root = document.documentElement;
+const messages = document.getElementById("messages");
+const place = document.getElementById("message");
+
+/** Remembers a choice on this device, where that is allowed. */
+export function remember(name, value) {
+  try {
+    localStorage.setItem(`prefloop.${name}`, value);
+  } catch {
+    // The choice then lasts as long as the page.
+  }
+}
+
+/** What was remembered on this device; null where there is nothing. */
+export function recall(name) {
+  try {
+    return localStorage.getItem(`prefloop.${name}`);
+  } catch {
+    return null;
+  }
+}
+
+/** Fills the {names} of a text. */
+export function fill(text, values) {
+  return text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+}
+
+/** Shows a message above the page; screen readers announce it. `kind` is error, warning or info. */
+export function say(kind, text) {
+  const message = messages.querySelector("template").content.firstElementChild.cloneNode(true);
+  message.classList.add(`message-${kind}`);
+  message.querySelector("p").textContent = text;
+  place.replaceChildren(message);
+}
+
+/** Takes the message away. */
+export function hush() {
+  place.replaceChildren();
+}
+
+function toggleTheme() {
+  const isDark = root.dataset.theme
+    ? root.dataset.theme === "dark"
+    : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.dataset.theme = isDark ? "light" : "dark";
+  remember("theme", root.dataset.theme);
+}
+
+document.addEventListener("click", (event) => {
+  if (event.target.closest("[data-theme-toggle]")) toggleTheme();
+  event.target.closest("[data-close]")?.closest(".message")?.remove();
+});
+
+document.addEventListener("htmx:error", () => say("error", messages.dataset.unreachable));

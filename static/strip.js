@@ -1,0 +1,73 @@
+// How is the ranking shown? As a row of tie groups, best first, and the responses that have no place yet.
+
+import { fill } from "/static/page.js";
+
+export class Strip {
+  constructor(element, words) {
+    this.element = element;
+    this.words = words;
+  }
+
+  show(ranking) {
+    const focused = document.activeElement?.closest("[data-show]")?.dataset.show;
+    const groups = document.createElement("ol");
+    groups.className = "groups";
+    groups.append(gap(0));
+    for (const [index, numbers] of ranking.groups.entries()) {
+      groups.append(this.group(index, numbers), gap(index + 1));
+    }
+    const parts = [groups];
+    if (ranking.groups.length === 0) groups.append(make("li", "strip-hint", this.words.empty));
+    if (!ranking.isComplete) parts.push(this.tray(ranking.unranked));
+    this.element.replaceChildren(...parts);
+    if (focused && this.element.isConnected) this.element.querySelector(`[data-show="${focused}"]`)?.focus();
+  }
+
+  group(index, numbers) {
+    const item = make("li", "group");
+    item.dataset.drop = "group";
+    item.dataset.index = index;
+    item.append(make("span", "ordinal", this.words.places[index]));
+    for (const number of numbers) item.append(this.chip(number, this.words.places[index]));
+    return item;
+  }
+
+  tray(numbers) {
+    const tray = make("div", "tray");
+    tray.dataset.drop = "tray";
+    tray.append(make("span", "ordinal", this.words.unranked));
+    for (const number of numbers) tray.append(this.chip(number, this.words.unranked));
+    return tray;
+  }
+
+  chip(number, place) {
+    const chip = make("button", "chip", number);
+    chip.type = "button";
+    chip.dataset.drag = number;
+    chip.dataset.show = number;
+    chip.setAttribute("aria-label", fill(this.words.chip, { number, place }));
+    return chip;
+  }
+
+  /** Points at what is missing. */
+  nudge() {
+    const tray = this.element.querySelector(".tray");
+    tray?.classList.remove("is-nudged");
+    requestAnimationFrame(() => tray?.classList.add("is-nudged"));
+  }
+}
+
+function gap(index) {
+  const item = make("li", "gap");
+  item.dataset.drop = "gap";
+  item.dataset.index = index;
+  item.setAttribute("role", "presentation");
+  return item;
+}
+
+function make(name, className, text = "") {
+  const element = document.createElement(name);
+  element.className = className;
+  element.textContent = text;
+  return element;
+}

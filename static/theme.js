@@ -1,0 +1,12 @@
+// Runs before the first paint: what was chosen on this device, so that nothing flickers.
+(() => {
+  const root = document.documentElement;
+  root.classList.add("has-script");
+  try {
+    const theme = localStorage.getItem("prefloop.theme");
+    if (theme === "dark" || theme === "light") root.dataset.theme = theme;
+    if (localStorage.getItem("prefloop.layout") === "stacked") root.dataset.layout = "stacked";
+  } catch {
+    // Storage is closed: the defaults hold.
+  }
+})();

@@ -1,0 +1,166 @@
+"""How does a program label? Through the same leases as the page, and as blinded as it."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Response, status
+from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
+
+from app.api.access import Caller, Database, Member
+from app.api.shapes import Id, PathId, Received
+from app.domain import labels, people, queue
+from app.errors import NotFound
+from app.tables import Assignment
+
+router = APIRouter(tags=["labelling"])
+
+
+class ResponseToRank(BaseModel):
+    """A response, without a word on who wrote it."""
+
+    id: int
+    text: str
+
+
+class AssignmentShown(BaseModel):
+    """A comparison that is leased to the caller until `expires_at`."""
+
+    id: int
+    comparison_id: int
+    project_version_id: int = Field(description="The guidelines and form that hold for this assignment.")
+    messages: list[Any] = Field(description="The prompt: a list of `{role, content}`.")
+    responses: list[ResponseToRank] = Field(description="In the order they are to be shown.")
+    guidelines: str = Field(description="Markdown.")
+    judgement_form: dict[str, Any]
+    expires_at: datetime
+    seconds_left: float
+
+
+class Nothing(BaseModel):
+    """Why there is no assignment."""
+
+    reason: str = Field(examples=["all_done", "all_leased", "you_did_all"])
+    message: str
+
+
+class Next(BaseModel):
+    """Either an assignment or the reason why there is none."""
+
+    assignment: AssignmentShown | None
+    nothing: Nothing | None
+
+
+class Ranking(Received):
+    """An answer. Ranking again with the same answer changes nothing."""
+
+    groups: list[list[Id]] = Field(
+        description="Response ids, the best group first; ids in one group are tied. Every response exactly once.",
+        examples=[[[12], [10, 11], [13]]],
+        min_length=1,
+        max_length=9,
+    )
+    answers: dict[str, Any] = Field(default={}, description="What the judgement form asks beside the ranking.")
+    seconds: float | None = Field(default=None, ge=0, le=1e9, description="Time in front of it.")
+
+
+class LabelTaken(BaseModel):
+    """The label as it is stored now."""
+
+    label_id: int
+    revision_id: int
+    revision: int = Field(description="1 for the first answer, one more for every edit.")
+    surplus: bool = Field(description="It came after its lease when no opening was left; it is kept outside k.")
+    is_repeat: bool = Field(description="The same answer was there already.")
+
+
+class Skip(Received):
+    """Hand an assignment back."""
+
+    reason: str | None = Field(default=None, max_length=2000, examples=["I cannot judge the medical details."])
+
+
+class Lease(BaseModel):
+    """Until when the assignment is the caller's."""
+
+    expires_at: datetime
+
+
+@router.post("/projects/{project}/next")
+def next_assignment(session: Database, member: Member) -> Next:
+    """Lease the next comparison, or get the one again that is still leased to the caller."""
+    found = queue.next_assignment(session, member.project_id, member.id)
+    if isinstance(found, queue.EmptyQueue):
+        return Next(assignment=None, nothing=Nothing(reason=found.reason, message=found.message))
+    return Next(assignment=_shown(session, found), nothing=None)
+
+
+def _own_assignment(session: Database, person: Caller, assignment_id: PathId) -> Assignment:
+    """The assignment, if it is the caller's own."""
+    found = session.get(Assignment, assignment_id)
+    membership = people.membership(session, found.project_id, person.id) if found else None
+    if found is None or membership is None:
+        raise NotFound(f"You have no assignment {assignment_id}.")
+    return queue.get_assignment(session, assignment_id, membership.id)
+
+
+Own = Annotated[Assignment, Depends(_own_assignment)]
+
+
+@router.get("/assignments/{assignment_id}")
+def get_assignment(session: Database, assignment: Own) -> AssignmentShown:
+    """One of the caller's assignments."""
+    return _shown(session, assignment)
+
+
+@router.post(
+    "/assignments/{assignment_id}/label",
+    status_code=status.HTTP_201_CREATED,
+    responses={200: {"model": LabelTaken, "description": "The same answer was there already."}},
+)
+def label(session: Database, assignment: Own, ranking: Ranking, response: Response) -> LabelTaken:
+    """Answer an assignment. The same answer again gets the same label; another one is refused: revise the label."""
+    taken = labels.submit(
+        session,
+        assignment.id,
+        assignment.annotator_id,
+        ranking.groups,
+        answers=ranking.answers,
+        seconds=ranking.seconds,
+    )
+    if taken.is_repeat:
+        response.status_code = status.HTTP_200_OK
+    return LabelTaken(
+        label_id=taken.label.id,
+        revision_id=taken.revision.id,
+        revision=taken.revision.number,
+        surplus=taken.surplus,
+        is_repeat=taken.is_repeat,
+    )
+
+
+@router.post("/assignments/{assignment_id}/skip", status_code=status.HTTP_204_NO_CONTENT)
+def skip(session: Database, assignment: Own, body: Skip | None = None) -> None:
+    """Hand the assignment back; its opening goes to somebody else."""
+    queue.skip(session, assignment.id, assignment.annotator_id, body.reason if body else None)
+
+
+@router.post("/assignments/{assignment_id}/heartbeat")
+def heartbeat(session: Database, assignment: Own) -> Lease:
+    """Still at it: the lease begins anew."""
+    return Lease(expires_at=queue.heartbeat(session, assignment.id, assignment.annotator_id))
+
+
+def _shown(session: Session, assignment: Assignment) -> AssignmentShown:
+    view = queue.view(session, assignment)
+    return AssignmentShown(
+        id=assignment.id,
+        comparison_id=assignment.comparison_id,
+        project_version_id=view.project_version.id,
+        messages=view.prompt.messages,
+        responses=[ResponseToRank(id=response.id, text=response.text) for response in view.responses],
+        guidelines=view.project_version.guidelines,
+        judgement_form=view.project_version.judgement_form,
+        expires_at=assignment.expires_at,
+        seconds_left=view.seconds_left,
+    )

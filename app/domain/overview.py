@@ -1,0 +1,159 @@
+"""Where does a project stand? Counts along the flow, labels a day, and who labelled how much."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Date, cast, func, select
+from sqlalchemy.orm import Session
+
+from app.tables import (
+    LIVE_STATES,
+    Comparison,
+    ComparisonState,
+    Label,
+    LabelRevision,
+    Policy,
+    Project,
+    Prompt,
+    PromptState,
+    Response,
+    ResponsePurpose,
+    ResponseState,
+    Round,
+    RoundState,
+    Split,
+)
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What stands at each station between prompts and policies. Retired rows are left out."""
+
+    prompts: dict[Split, int]
+    responses: int
+    rounds: int
+    policies: int
+
+    @property
+    def all_prompts(self) -> int:
+        """Active prompts of every split."""
+        return sum(self.prompts.values())
+
+
+@dataclass(frozen=True)
+class ProjectCounts:
+    """A project in one line of a list."""
+
+    prompts: int
+    labels: int
+    openings: int
+    live_round: RoundState | None
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What one annotator did: labels, of them excluded, median seconds a label, and when the last one came."""
+
+    labels: int
+    excluded: int
+    seconds: float | None
+    last_at: datetime
+
+
+def flow(session: Session, project_id: int) -> Flow:
+    """The counts that no other room keeps; those of comparisons and labels are `comparisons.counts`."""
+    by_split = dict(
+        session.execute(
+            select(Prompt.split, func.count())
+            .where(Prompt.project_id == project_id, Prompt.state == PromptState.ACTIVE)
+            .group_by(Prompt.split)
+        )
+        .tuples()
+        .all()
+    )
+    return Flow(
+        prompts={split: by_split.get(split, 0) for split in Split},
+        responses=_count(
+            session,
+            Response.project_id == project_id,
+            Response.state == ResponseState.ACTIVE,
+            Response.purpose == ResponsePurpose.LABELLING,
+        ),
+        rounds=_count(session, Round.project_id == project_id),
+        policies=_count(session, Policy.project_id == project_id),
+    )
+
+
+def labels_by_day(session: Session, project_id: int, days: int = 14) -> list[tuple[date, int]]:
+    """Labels that arrived on each of the last `days` days in UTC, today last; days without labels count 0."""
+    today = func.timezone("UTC", func.now())
+    day = func.generate_series(
+        func.date_trunc("day", today) - func.make_interval(0, 0, 0, days - 1),
+        func.date_trunc("day", today),
+        func.make_interval(0, 0, 0, 1),
+    ).column_valued("day")
+    arrived = func.date_trunc("day", func.timezone("UTC", Label.created_at))
+    rows = session.execute(
+        select(cast(day, Date), func.count(Label.id))
+        .select_from(day)
+        .outerjoin(Label, (Label.project_id == project_id) & (arrived == day))
+        .group_by(day)
+        .order_by(day)
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+def paces(session: Session, project_id: int) -> dict[int, Pace]:
+    """For every annotator id with labels, how much and how fast."""
+    first = (LabelRevision.label_id == Label.id) & (LabelRevision.number == 1)
+    rows = session.execute(
+        select(
+            Label.annotator_id,
+            func.count(Label.id),
+            func.count(Label.excluded_at),
+            func.percentile_cont(0.5).within_group(LabelRevision.seconds),
+            func.max(Label.created_at),
+        )
+        .join(LabelRevision, first)
+        .where(Label.project_id == project_id)
+        .group_by(Label.annotator_id)
+    )
+    return {annotator: Pace(labels, excluded, seconds, last) for annotator, labels, excluded, seconds, last in rows}
+
+
+def project_counts(session: Session, projects: Sequence[Project]) -> dict[int, ProjectCounts]:
+    """One line for each project, by its id."""
+    ids = [project.id for project in projects]
+    prompts = _by_project(session, Prompt.project_id, ids, func.count(), Prompt.state == PromptState.ACTIVE)
+    labels = _by_project(session, Label.project_id, ids, func.count())
+    openings = _by_project(
+        session,
+        Comparison.project_id,
+        ids,
+        func.sum(Comparison.openings),
+        Comparison.state == ComparisonState.OPEN,
+    )
+    live = _by_project(session, Round.project_id, ids, func.min(Round.state), Round.state.in_(LIVE_STATES))
+    return {
+        id_: ProjectCounts(
+            prompts=int(prompts.get(id_, 0)),
+            labels=int(labels.get(id_, 0)),
+            openings=int(openings.get(id_, 0)),
+            live_round=live.get(id_),
+        )
+        for id_ in ids
+    }
+
+
+def _count(session: Session, *conditions: ColumnElement[bool]) -> int:
+    return session.scalar(select(func.count()).where(*conditions)) or 0
+
+
+def _by_project(
+    session: Session, project: Any, ids: Sequence[int], value: ColumnElement[Any], *conditions: ColumnElement[bool]
+) -> dict[int, Any]:
+    """`value` over the rows of each project that has any."""
+    rows = session.execute(select(project, value).where(project.in_(ids), *conditions).group_by(project))
+    return dict(rows.tuples().all())

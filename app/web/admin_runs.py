@@ -1,0 +1,57 @@
+"""What is the worker doing right now? A run: its bar, its curves, its log and its error."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+from app.domain import runs
+from app.tables import Round, RunMetric, RunState
+from app.web.admin_page import admin_page
+from app.web.session import Database, ProjectAdmin
+
+router = APIRouter()
+_LAST = 12
+
+
+@router.get("/runs/{run_id}")
+def run_page(request: Request, session: Database, project: ProjectAdmin, run_id: int) -> HTMLResponse:
+    """One run. While it is going on, htmx asks again every second for the block `progress`."""
+    run = runs.get_run(session, project.id, run_id)
+    points = runs.metrics(session, run.id)
+    return admin_page(
+        request,
+        project,
+        "run.html",
+        "progress",
+        section="rounds",
+        run=run,
+        round=session.get_one(Round, run.round_id),
+        is_going_on=run.state in {RunState.WAITING, RunState.RUNNING},
+        tables=_tables(points),
+    )
+
+
+@router.get("/runs/{run_id}/points")
+def points(session: Database, project: ProjectAdmin, run_id: int, after: int = 0) -> dict[str, Any]:
+    """The points of the newest attempt's curves that came after the one with id `after`, for drawing."""
+    run = runs.get_run(session, project.id, run_id)
+    return {
+        "attempt": run.attempt,
+        "going_on": run.state in {RunState.WAITING, RunState.RUNNING},
+        "points": [
+            {"id": point.id, "phase": point.phase, "step": point.step, "values": point.values}
+            for point in runs.metrics(session, run.id, after_id=after)
+        ],
+    }
+
+
+def _tables(points: list[RunMetric]) -> list[tuple[str, list[str], list[RunMetric]]]:
+    """For each phase its metrics' names and its last points, newest first."""
+    phases: dict[str, list[RunMetric]] = {}
+    for point in points:
+        phases.setdefault(point.phase, []).append(point)
+    return [
+        (phase, list(dict.fromkeys(name for point in own for name in point.values)), own[: -_LAST - 1 : -1])
+        for phase, own in phases.items()
+    ]

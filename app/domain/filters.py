@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from sqlalchemy import BigInteger, ColumnElement, String, and_, any_, cast, literal, select
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import BigInteger, ColumnElement, String, and_, any_, cast, func, literal, select
+from sqlalchemy.dialects.postgresql import ARRAY, JSONPATH
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.domain import texts
@@ -34,12 +34,17 @@ def one_of(column: InstrumentedAttribute[int], ids: Sequence[int]) -> ColumnElem
     return column == any_(literal(list(ids), ARRAY(BigInteger)))
 
 
+def prompt_says(search: str) -> ColumnElement[bool]:
+    """That one of a prompt's messages contains a text, in any case."""
+    contents = cast(func.jsonb_path_query_array(Prompt.messages, cast("$[*].content", JSONPATH)), String)
+    # As jsonb writes it, so that a search for a quote or a line break finds it.
+    return texts.contains(contents, texts.canonical(search.strip())[1:-1])
+
+
 def says(search: str) -> ColumnElement[bool]:
     """That a comparison's prompt or one of its responses contains a text, in any case."""
     wanted = search.strip()
-    # As jsonb writes it, so that a search for a quote or a line break finds it.
-    in_prompt = texts.contains(cast(Prompt.messages, String), texts.canonical(wanted)[1:-1])
-    prompts = select(Prompt.id).where(Prompt.project_id == Comparison.project_id, in_prompt)
+    prompts = select(Prompt.id).where(Prompt.project_id == Comparison.project_id, prompt_says(wanted))
     members = (
         select(ComparisonResponse.comparison_id)
         .join(Response, Response.id == ComparisonResponse.response_id)

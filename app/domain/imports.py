@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, defer
 
 from app.config import settings
 from app.domain import audit, comparisons, prompts
+from app.domain.filters import one_of
 from app.domain.formats import LineError, Row, parse_lines
 from app.domain.projects import settings_of
 from app.errors import Conflict, Invalid, InvalidImport, NotFound
@@ -188,7 +189,7 @@ def _compared_sets(session: Session, project_id: int, prompt_ids: set[int]) -> s
     query = (
         select(ComparisonResponse.comparison_id, ComparisonResponse.response_id)
         .join(Comparison, Comparison.id == ComparisonResponse.comparison_id)
-        .where(Comparison.project_id == project_id, comparisons.one_of(Comparison.prompt_id, list(prompt_ids)))
+        .where(Comparison.project_id == project_id, one_of(Comparison.prompt_id, list(prompt_ids)))
     )
     sets: dict[int, set[int]] = {}
     for comparison_id, response_id in session.execute(query):

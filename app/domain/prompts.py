@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, cast, func, select, update
-from sqlalchemy.dialects.postgresql import JSONPATH, insert
+from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.domain import audit, responses, texts
+from app.domain.filters import one_of, prompt_says
 from app.domain.projects import settings_of
 from app.domain.responses import NewResponse
 from app.errors import Conflict, Invalid, NotFound
@@ -206,9 +207,7 @@ def _matching(
 ) -> list[ColumnElement[bool]]:
     where = [Prompt.project_id == project_id]
     if search:
-        contents = cast(func.jsonb_path_query_array(Prompt.messages, cast("$[*].content", JSONPATH)), String)
-        # As jsonb writes it, so that a search for a quote or a line break finds it.
-        where.append(texts.contains(contents, texts.canonical(search.strip())[1:-1]))
+        where.append(prompt_says(search))
     if split is not None:
         where.append(Prompt.split == split)
     if state is not None:
@@ -222,6 +221,11 @@ def get_prompt(session: Session, project_id: int, prompt_id: int) -> Prompt:
     if prompt is None:
         raise NotFound(f"There is no prompt {prompt_id} in this project.")
     return prompt
+
+
+def newer_version(session: Session, prompt: Prompt) -> Prompt | None:
+    """The version that this prompt was edited into, if it was."""
+    return session.scalar(select(Prompt).where(Prompt.replaces_id == prompt.id))
 
 
 def edit_prompt(session: Session, prompt: Prompt, messages: Sequence[Message], by: Person | None) -> Prompt:
@@ -271,7 +275,7 @@ def retire_prompts(session: Session, project_id: int, ids: Iterable[int], by: Pe
 def _retire(session: Session, project_id: int, ids: Iterable[int]) -> Sequence[int]:
     changed = session.scalars(
         update(Prompt)
-        .where(Prompt.project_id == project_id, Prompt.id.in_(list(ids)), Prompt.state == PromptState.ACTIVE)
+        .where(Prompt.project_id == project_id, one_of(Prompt.id, list(ids)), Prompt.state == PromptState.ACTIVE)
         .values(state=PromptState.RETIRED)
         .returning(Prompt.id)
     ).all()
@@ -279,7 +283,7 @@ def _retire(session: Session, project_id: int, ids: Iterable[int]) -> Sequence[i
     session.execute(
         update(Comparison)
         .where(
-            Comparison.prompt_id.in_(changed),
+            one_of(Comparison.prompt_id, changed),
             Comparison.state.in_([ComparisonState.OPEN, ComparisonState.PAUSED]),
             ~started.exists(),
         )
@@ -296,7 +300,7 @@ def reopen_prompts(session: Session, project_id: int, ids: Iterable[int], by: Pe
         select(Prompt)
         .where(
             Prompt.project_id == project_id,
-            Prompt.id.in_(list(ids)),
+            one_of(Prompt.id, list(ids)),
             Prompt.state == PromptState.RETIRED,
             Prompt.id.not_in(replaced),
         )

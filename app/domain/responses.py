@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.domain import audit, texts
+from app.domain.filters import one_of
 from app.errors import Invalid, NotFound
 from app.tables import (
     FinishReason,
@@ -202,7 +203,7 @@ def reopen_responses(session: Session, project_id: int, ids: Iterable[int], by: 
 def _set_state(session: Session, project_id: int, ids: Iterable[int], state: ResponseState, by: Person | None) -> int:
     changed = session.scalars(
         update(Response)
-        .where(Response.project_id == project_id, Response.id.in_(list(ids)), Response.state != state)
+        .where(Response.project_id == project_id, one_of(Response.id, list(ids)), Response.state != state)
         .values(state=state)
         .returning(Response.id)
     ).all()

@@ -40,7 +40,8 @@ class Settings(BaseSettings):
     device: str = Field(default="auto", description="Where the worker learns: auto, cpu, cuda or cuda:N.")
     heartbeat_seconds: float = Field(
         default=5.0,
-        gt=0,
+        ge=1,
+        le=60,
         description="Seconds between a worker's signs of life. Its work is begun anew when three of them are missing.",
     )
     threads: int | None = Field(default=None, ge=1, description="CPU threads for learning. Unset: torch decides.")

@@ -16,14 +16,10 @@ def defer_run(session: Session, run_id: int) -> None:
 
     A run that is queued already is not queued twice.
     """
-    connection = session.connection().connection.driver_connection
-    task = _app().configure_task(
-        RUN_STEP,
-        queue=LEARN,
-        queueing_lock=f"run:{run_id}",
-        connection=connection,
-    )
     with suppress(AlreadyEnqueued), session.begin_nested():
+        # Asked for inside: only then is there a savepoint on it to go back to.
+        connection = session.connection().connection.driver_connection
+        task = _app().configure_task(RUN_STEP, queue=LEARN, queueing_lock=f"run:{run_id}", connection=connection)
         task.defer(run_id=run_id)
 
 

@@ -15,7 +15,7 @@ from worker.supervision import execute_run
 
 logger = logging.getLogger(__name__)
 
-_MISSED_HEARTBEATS = 3
+_MISSED_HEARTBEATS = 3  # until a worker is taken for gone
 
 
 def create_app() -> App:
@@ -26,7 +26,9 @@ def create_app() -> App:
     def run_step(context: JobContext, run_id: int) -> None:
         execute_run(run_id, context.should_abort)
 
-    @app.periodic(cron="* * * * * */5")
+    seconds = max(1, round(settings().heartbeat_seconds))
+
+    @app.periodic(cron=f"* * * * * */{seconds}")
     @app.task(name="tick", queue=LIGHT, queueing_lock="tick", pass_context=True)
     async def tick(context: JobContext, timestamp: int) -> None:  # noqa: ARG001 - procrastinate passes it
         await drop_stalled_jobs(context.app)

@@ -181,8 +181,6 @@ def fire(session: Session, round_: Round, trigger: Trigger, by: Person | None = 
     if RoundState.FITTING not in ALLOWED[round_.state]:
         raise Conflict(f"Round {round_.number} is {round_.state}: only a round that is labelling can take its labels.")
     snapshot = snapshots.take_snapshot(session, round_.project_id, by)
-    if snapshot.labels_count == 0:
-        raise Conflict("There are no labels to learn from yet: label some comparisons first.")
     audit.record(
         session,
         "round.fire",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
@@ -42,6 +43,7 @@ def _training_options(epochs: int, optimiser: str, learning_rate: float) -> list
         _option("--seed", 1, "Of the weights and the order."),
         _option("--device", "auto", "auto, cpu, cuda or cuda:1."),
         _option("--precision", "auto", "auto is bf16 where the hardware has it.", ["auto", "fp32", "bf16"]),
+        _option("--weights", "fp32", "Of the file: bf16 is half the size.", ["fp32", "bf16"]),
     ]
 
 
@@ -124,11 +126,12 @@ def _clear_errors() -> Iterator[None]:
 def _learn(out: Path, options: dict[str, Any], training: Callable[..., TrainedModel]) -> None:
     """Runs a training with a progress bar and writes the model; the checkpoints go once it is there."""
     seed, device = options.pop("seed"), pick_device(options.pop("device"))
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[options.pop("weights")]
     settings = TrainingSettings(**options)
     checkpoints = out.with_name(f"{out.name}.checkpoints")
     with _progress_bar() as report:
         trained = training(settings, seed, report, checkpoints, device)
-    save_model(trained.model, trained.tokenizer, out)
+    save_model(trained.model, trained.tokenizer, out, dtype)
     remove_states(checkpoints)
     console.print(f"[bold]{out}[/bold]: {count_parameters(trained.model):,} parameters, epoch {trained.best_epoch}")
     if trained.held_out_loss is not None:

@@ -1,5 +1,6 @@
 """Where do models and tokenizers come from, how is a prompt encoded, and how are they saved?"""
 
+import copy
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -109,10 +110,16 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
         raise ValueError(f"the tokenizer's chat template refuses this prompt: {error}") from error
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Writes model and tokenizer in the Hugging Face layout, weights as safetensors, all or nothing."""
+def save_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: torch.dtype = torch.float32
+) -> None:
+    """Writes model and tokenizer in the Hugging Face layout, weights as safetensors, all or nothing.
+
+    `dtype` is that of the written weights; the model in memory stays as it is.
+    """
+    written = model if dtype == model.dtype else copy.deepcopy(model).to(dtype)
     with written_aside(folder) as aside:
-        model.save_pretrained(aside)
+        written.save_pretrained(aside)
         tokenizer.save_pretrained(aside)
 
 

@@ -1,0 +1,124 @@
+"""A real Chromium before a real server, both with real commits."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.domain import sign_in as identity
+from app.main import create_app
+from app.tables import Person
+from app.web.session import SESSION_COOKIE
+from tests.browser.chromium import ARGUMENTS, executable
+
+AXE = Path(__file__).parent.parent.parent / "node_modules" / "axe-core" / "axe.min.js"
+PATIENCE = 15_000  # milliseconds
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """One browser for all tests: the machine's, else Playwright's own. None at all is an error, never a skip."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable(), args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def _running() -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(create_app(), port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the server ended"
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(10)
+
+
+@pytest.fixture
+def server(_running: str, database_url: str) -> str:
+    """The address of a server on this test's own database."""
+    httpx.get(f"{_running}/healthz", timeout=30).raise_for_status()
+    return _running
+
+
+Browse = Callable[..., Page]
+
+
+@pytest.fixture
+def browse(chromium: Browser, server: str) -> Iterator[Browse]:
+    """Opens browsers of their own: `browse(**settings of a Playwright context)` gives a page, axe-core at hand.
+
+    At the end no page may have logged an error, such as a breach of the content security policy.
+    """
+    contexts: list[BrowserContext] = []
+    errors: list[str] = []
+
+    def open_page(**settings: object) -> Page:
+        context = chromium.new_context(**{"base_url": server, **settings})
+        context.set_default_timeout(PATIENCE)
+        context.add_init_script(path=AXE)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda line: errors.append(line.text) if "Content Security Policy" in line.text else None)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert errors == []
+
+
+@pytest.fixture
+def browser_page(browse: Browse) -> Page:
+    """A page of a desktop browser."""
+    return browse(viewport={"width": 1440, "height": 900})
+
+
+@pytest.fixture
+def sign_in(committed: sessionmaker[Session], server: str) -> Callable[[Page, Person], None]:
+    """`sign_in(page, person)`: gives the page's browser a session of the person."""
+
+    def enter(page: Page, person: Person) -> None:
+        with committed.begin() as session:
+            _, secret = identity.open_session(session, person)
+        page.context.add_cookies([{"name": SESSION_COOKIE, "value": secret, "url": server}])
+
+    return enter
+
+
+@pytest.fixture
+def no_violations() -> Callable[[Page], None]:
+    """`no_violations(page)`: axe-core finds nothing against WCAG 2.2 AA on the page as it stands."""
+
+    def check(page: Page) -> None:
+        tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+        found = page.evaluate("tags => axe.run(document, {runOnly: tags})", tags)["violations"]
+        problems = [
+            f"{violation['id']}: {violation['help']} at {node['target']} ({node['failureSummary']})"
+            for violation in found
+            for node in violation["nodes"]
+        ]
+        assert problems == [], "\n".join(problems)
+
+    return check

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, aggregate_order_by, func, insert, literal, select, update
+from sqlalchemy import Select, func, insert, literal, select, update
 from sqlalchemy.orm import Session, aliased
 
 from app.domain import audit, texts
@@ -191,7 +191,7 @@ def _rankings(snapshot_id: int) -> Select[Any]:
     """One row a revision; the last three columns are arrays over its responses by their place."""
 
     def by_place(column: Any) -> Any:
-        return func.array_agg(aggregate_order_by(column, ComparisonResponse.place))
+        return func.array_agg(column).aggregate_order_by(ComparisonResponse.place)
 
     return (
         select(

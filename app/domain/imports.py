@@ -46,7 +46,7 @@ def preview_import(session: Session, project: Project, filename: str, content: b
     """Keep an upload and say what is in it; nothing is taken yet. Raises Invalid where it is empty or too large.
 
     The report: `rows` (lines with something in them), `good_rows`, `prompts`, `responses` and `comparisons` in the
-    good rows, `errors` (the first 500, each with `line` and `reason`), and a `sample` of the first rows.
+    good rows, `bad_rows`, `errors` (the first 500, each with `line` and `reason`), and a `sample` of the first rows.
     """
     _require_open(project)
     if len(content) > settings().max_upload_mb * 1_000_000:
@@ -79,12 +79,14 @@ def _shown_name(filename: str) -> str:
 
 
 def _report(content: bytes) -> dict[str, Any]:
-    report: dict[str, Any] = {"rows": 0, "good_rows": 0, "prompts": 0, "responses": 0, "comparisons": 0}
+    counted = ("rows", "good_rows", "bad_rows", "prompts", "responses", "comparisons")
+    report: dict[str, Any] = dict.fromkeys(counted, 0)
     errors: list[dict[str, Any]] = []
     sample: list[dict[str, Any]] = []
     for row in parse_lines(content):
         report["rows"] += 1
         if isinstance(row, LineError):
+            report["bad_rows"] += 1
             if len(errors) < _LISTED_ERRORS:
                 errors.append({"line": row.line, "reason": row.reason})
             continue
@@ -143,7 +145,7 @@ def take_import(
         raise InvalidImport("No line of the file can be taken.", details={"errors": errors[:_LISTED_ERRORS]})
     good = (prompt for row in rows if isinstance(row, Row) for prompt in row.prompts)
     added = prompts.add_prompts(session, project, good, import_id=import_.id)
-    opened = open_comparisons(session, project, added.responses, k or settings_of(project).k)
+    opened = open_comparisons(session, project, added.responses, settings_of(project).k if k is None else k)
     taken = TakenImport(added.added, added.added_responses, opened)
     import_.state = ImportState.TAKEN
     import_.content = None

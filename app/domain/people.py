@@ -81,16 +81,13 @@ def list_people(session: Session) -> Sequence[Person]:
     return session.scalars(select(Person).where(Person.erased_at.is_(None)).order_by(Person.name, Person.id)).all()
 
 
-def set_password(session: Session, person: Person, password: str, *, keep: WebSession | None = None) -> None:
-    """Set a password (10 characters at least), unlock the account and sign out every browser but `keep`."""
+def set_password(session: Session, person: Person, password: str, *, by: Person | None = None) -> None:
+    """Set a password (10 characters at least), unlock the account and sign out every browser of the person."""
     person.password_hash = _hash(password)
     person.failed_sign_ins = 0
     person.locked_until = None
-    kept_id = keep.id if keep else None
-    session.execute(
-        delete(WebSession).where(WebSession.person_id == person.id, WebSession.id.is_distinct_from(kept_id))
-    )
-    audit.record(session, "person.set_password", by=person, subject_id=person.id)
+    session.execute(delete(WebSession).where(WebSession.person_id == person.id))
+    audit.record(session, "person.set_password", by=by, subject_id=person.id)
     session.flush()
 
 

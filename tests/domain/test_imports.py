@@ -42,9 +42,10 @@ def test_a_preview_reports_and_takes_nothing(session: Session) -> None:
     content = lines(GOOD, {"prompt": "Alone"}, {"prompt": "Ten", "responses": list("abcdefghij")}) + b"\n{\n"
     upload = imports.preview_import(session, project, "rows.jsonl", content, make_person(session))
     report = upload.report
-    assert {key: report[key] for key in ("rows", "good_rows", "prompts", "responses", "comparisons")} == {
+    assert {key: report[key] for key in ("rows", "good_rows", "bad_rows", "prompts", "responses", "comparisons")} == {
         "rows": 4,
         "good_rows": 3,
+        "bad_rows": 1,
         "prompts": 3,
         "responses": 13,
         "comparisons": 3,
@@ -93,6 +94,15 @@ def test_bad_rows_take_nothing_unless_only_the_good_are_asked_for(session: Sessi
     ]
     assert (count(session, Prompt), upload.state) == (0, ImportState.PREVIEWED)
     assert imports.take_import(session, upload, only_good_rows=True, by=None) == TakenImport(2, 3, 1)
+
+
+def test_a_thousand_errors_are_counted_and_the_first_listed(session: Session) -> None:
+    project = make_project(session)
+    upload = imports.preview_import(session, project, "x", b"{\n" * 1_000, None)
+    assert (upload.report["bad_rows"], upload.report["rows"]) == (1_000, 1_000)
+    assert [error["line"] for error in upload.report["errors"]] == list(range(1, 501))
+    with pytest.raises(InvalidImport, match=r"1,000 of 1,000 lines"):
+        imports.take_import(session, upload, only_good_rows=False, by=None)
 
 
 def test_a_file_without_a_good_row_is_refused(session: Session) -> None:

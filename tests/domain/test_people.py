@@ -53,13 +53,14 @@ def test_a_password_is_stored_as_argon2id(session: Session) -> None:
     assert PASSWORD not in person.password_hash
 
 
-def test_a_new_password_signs_out_the_other_browsers(session: Session) -> None:
+def test_a_new_password_signs_out_every_browser(session: Session) -> None:
     person = make_person(session, password=PASSWORD)
-    mine, my_secret = sign_in.open_session(session, person)
-    _, other_secret = sign_in.open_session(session, person)
-    people.set_password(session, person, "a different one", keep=mine)
-    assert sign_in.session_of(session, my_secret) is not None
-    assert sign_in.session_of(session, other_secret) is None
+    _, secret = sign_in.open_session(session, person)
+    other = make_person(session)
+    _, others_secret = sign_in.open_session(session, other)
+    people.set_password(session, person, "a different one")
+    assert sign_in.session_of(session, secret) is None
+    assert sign_in.session_of(session, others_secret) is not None
     assert sign_in.sign_in(session, person.email or "", "a different one") is person
     assert sign_in.sign_in(session, person.email or "", PASSWORD) is None
 

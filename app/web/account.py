@@ -54,7 +54,7 @@ def set_password(
     try:
         if person.password_hash is not None and sign_in.sign_in(session, person.email or "", current) is None:
             return _page(request, session, person, status_code=422, password_error="The current password is wrong.")  # noqa: S106
-        people.set_password(session, person, new)
+        people.set_password(session, person, new, by=person)
     except (Invalid, TooManyTries) as error:
         return _page(request, session, person, status_code=error.status, password_error=str(error))
     _, secret = sign_in.open_session(session, person)

@@ -1,0 +1,231 @@
+"""A snapshot freezes what labels say, knows itself by its content, and leaves as JSON lines."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from app.domain import comparisons, exports, labels, prompts, responses, snapshots
+from app.errors import Conflict, NotFound
+from app.tables import Membership, Project, Prompt, Purpose, Response, Snapshot, Split
+from tests.factories import make_member, make_project
+from tests.factories_labelling import Desk, answer, lease, make_comparisons, make_desk, response_ids
+
+CONVERSATION = [
+    {"role": "user", "content": "Wer schrieb «Faust»?"},
+    {"role": "assistant", "content": "Goethe."},
+    {"role": "user", "content": "又是什么时候?"},
+]
+
+
+def labelled(session: Session, messages: list[dict[str, Any]], texts: list[str], groups: list[list[int]]) -> Snapshot:
+    """A snapshot of one label; `groups` are places in `texts`."""
+    project = make_project(session)
+    member = make_member(session, project)
+    prompt = prompts.add_prompts(session, project, [prompts.NewPrompt(messages=messages)]).prompts[0]
+    rows = responses.add_responses(session, prompt, [responses.NewResponse(text=text) for text in texts])
+    comparison = comparisons.create_comparison(
+        session,
+        project_id=project.id,
+        prompt_id=prompt.id,
+        response_ids=[row.id for row in rows],
+        k=1,
+        purpose=Purpose.TRAIN,
+        selected_because="imported",
+    )
+    assignment = lease(session, Desk(project.id, [member.id], [comparison.id]))
+    ids = response_ids(session, comparison.id)
+    answer(session, assignment, [[ids[place] for place in group] for group in groups])
+    return snapshots.take_snapshot(session, project.id)
+
+
+def read(lines: Any) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in lines]
+
+
+def test_it_holds_the_newest_revision_of_every_label_that_counts(session: Session) -> None:
+    desk = make_desk(session, comparisons=4)
+    counting, edited, excluded, withdrawn = (answer(session, lease(session, desk)) for _ in range(4))
+    project = session.get_one(Project, desk.project_id)
+    for purpose in set(Purpose) - {Purpose.TRAIN}:
+        make_comparisons(session, project, 1, purpose=purpose)
+        answer(session, lease(session, desk))
+    again = [list(reversed(response_ids(session, edited.label.comparison_id)))]
+    revision = labels.revise(session, edited.label.id, edited.label.annotator_id, again)
+    labels.exclude(session, desk.project_id, [excluded.label.id], "spam", None)
+    withdrawn.label.withdrawn_at = withdrawn.label.created_at
+    session.flush()
+
+    snapshot = snapshots.take_snapshot(session, desk.project_id)
+
+    assert (snapshot.number, snapshot.labels_count) == (1, 2)
+    ranked = snapshots.rankings(session, snapshot)
+    assert [one.revision_id for one in ranked] == [counting.revision.id, revision.id]
+    assert [one.groups for one in ranked] == [[[0], [1], [2]], [[0, 1, 2]]]
+
+
+def test_later_edits_leave_a_snapshot_as_it_is(session: Session) -> None:
+    desk = make_desk(session)
+    taken = answer(session, lease(session, desk))
+    first = snapshots.take_snapshot(session, desk.project_id)
+    before = snapshots.rankings(session, first)
+    labels.revise(session, taken.label.id, taken.label.annotator_id, [taken.revision.shown_order])
+    labels.exclude(session, desk.project_id, [taken.label.id], "spam", None)
+    assert snapshots.rankings(session, first) == before
+    assert snapshots.content_hash(session, first) == first.content_hash
+
+
+def test_nothing_new_is_the_last_snapshot_again(session: Session) -> None:
+    desk = make_desk(session, comparisons=2)
+    taken = answer(session, lease(session, desk))
+    first = snapshots.take_snapshot(session, desk.project_id)
+    assert snapshots.take_snapshot(session, desk.project_id).id == first.id
+    labels.revise(session, taken.label.id, taken.label.annotator_id, [taken.revision.shown_order])
+    second = snapshots.take_snapshot(session, desk.project_id)
+    assert (second.number, second.labels_count) == (2, 1)
+    assert second.content_hash != first.content_hash
+    answer(session, lease(session, desk))
+    third = snapshots.take_snapshot(session, desk.project_id)
+    assert [row.number for row in snapshots.list_snapshots(session, desk.project_id)] == [1, 2, 3]
+    assert snapshots.get_snapshot(session, desk.project_id, 3).id == third.id
+    with pytest.raises(NotFound):
+        snapshots.get_snapshot(session, desk.project_id, 4)
+
+
+def test_without_labels_there_is_no_snapshot(session: Session) -> None:
+    desk = make_desk(session)
+    with pytest.raises(Conflict, match="no labels"):
+        snapshots.take_snapshot(session, desk.project_id)
+
+
+def test_the_content_hash_is_the_documented_one(session: Session) -> None:
+    """Put together here by hand, from the words of its documentation."""
+    snapshot = labelled(session, CONVERSATION, ["Um 1808.", 'Am "Ende"\n1832?', "不知道"], [[2], [0, 1]])
+    (ranked,) = snapshots.rankings(session, snapshot)
+    a, b, c = (id_ for id_, _ in ranked.responses)
+    line = (
+        f'[{ranked.revision_id},[{{"content":"Wer schrieb «Faust»?","role":"user"}},'
+        '{"content":"Goethe.","role":"assistant"},{"content":"又是什么时候?","role":"user"}],'
+        f'[[{a},"Um 1808.",2],[{b},"Am \\"Ende\\"\\n1832?",2],[{c},"不知道",1]],{{}}]\n'
+    )
+    assert snapshot.content_hash == hashlib.sha256(line.encode()).hexdigest()
+
+
+def test_rankings_of_one_split(session: Session) -> None:
+    desk = make_desk(session)
+    project = session.get_one(Project, desk.project_id)
+    make_comparisons(session, project, 2, split=Split.TEST)
+    for _ in range(3):
+        answer(session, lease(session, desk))
+    snapshot = snapshots.take_snapshot(session, desk.project_id)
+    by_split = {split: snapshots.rankings(session, snapshot, split) for split in Split}
+    assert {split: len(ranked) for split, ranked in by_split.items()} == {
+        Split.TRAIN: 1,
+        Split.VALIDATION: 0,
+        Split.TEST: 2,
+    }
+    (ranked,) = by_split[Split.TRAIN]
+    assert ranked.messages == session.get_one(Prompt, ranked.prompt_id).messages
+    assert ranked.responses == [
+        (id_, session.get_one(Response, id_).text) for id_ in response_ids(session, ranked.comparison_id)
+    ]
+
+
+def test_more_rankings_than_a_cursor_fetches_at_once(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "_BATCH", 2)
+    desk = make_desk(session, comparisons=5)
+    for _ in range(5):
+        answer(session, lease(session, desk))
+    snapshot = snapshots.take_snapshot(session, desk.project_id)
+    assert len(list(exports.ranking_lines(session, snapshot))) == 5
+
+
+def test_every_ordered_pair_leaves_and_ties_do_not(session: Session) -> None:
+    snapshot = labelled(session, CONVERSATION[:1], ["a", "b", "c", "d"], [[3], [0, 2], [1]])
+    pairs = read(exports.trl_preference_lines(session, snapshot))
+    assert {(pair["chosen"], pair["rejected"]) for pair in pairs} == {
+        ("d", "a"),
+        ("d", "c"),
+        ("d", "b"),
+        ("a", "b"),
+        ("c", "b"),
+    }
+    assert len(pairs) == 5
+    (ranked,) = snapshots.rankings(session, snapshot)
+    ids = {text: id_ for id_, text in ranked.responses}
+    for pair in pairs:
+        assert (pair["chosen_response_id"], pair["rejected_response_id"]) == (
+            ids[pair["chosen"]],
+            ids[pair["rejected"]],
+        )
+        assert pair["prompt"] == "Wer schrieb «Faust»?"
+        assert (pair["prompt_id"], pair["revision_id"]) == (ranked.prompt_id, ranked.revision_id)
+
+
+def test_a_label_that_ties_everything_gives_no_pair(session: Session) -> None:
+    snapshot = labelled(session, CONVERSATION, ["a", "b"], [[0, 1]])
+    assert list(exports.trl_preference_lines(session, snapshot)) == []
+    assert len(list(exports.ranking_lines(session, snapshot))) == 1
+
+
+def test_conversations_in_both_styles(session: Session) -> None:
+    snapshot = labelled(session, CONVERSATION, ["a", "b"], [[1], [0]])
+    (explicit,) = read(exports.trl_preference_lines(session, snapshot, style="explicit"))
+    assert explicit["prompt"] == "Wer schrieb «Faust»?\n\nGoethe.\n\n又是什么时候?"
+    assert (explicit["chosen"], explicit["rejected"]) == ("b", "a")
+    (conversational,) = read(exports.trl_preference_lines(session, snapshot, style="conversational"))
+    assert conversational["prompt"] == CONVERSATION
+    assert conversational["chosen"] == [{"role": "assistant", "content": "b"}]
+    assert conversational["rejected"] == [{"role": "assistant", "content": "a"}]
+
+
+def test_the_text_of_content_parts() -> None:
+    parts = [{"type": "text", "text": "Look:"}, {"type": "image", "url": "x"}, {"type": "text", "text": "What is it?"}]
+    assert exports.content_text({"role": "user", "content": parts}) == "Look:\n\nWhat is it?"
+
+
+def test_rankings_leave_whole(session: Session) -> None:
+    snapshot = labelled(session, CONVERSATION, ["a", "b", "c"], [[2], [0, 1]])
+    (line,) = read(exports.ranking_lines(session, snapshot))
+    assert line["prompt"] == CONVERSATION
+    assert [response["text"] for response in line["responses"]] == ["a", "b", "c"]
+    assert line["ranking"] == [[2], [0, 1]]
+    assert sorted(line["shown_order"]) == [response["id"] for response in line["responses"]]
+    assert line["seconds"] == 3.5
+
+
+@pytest.mark.parametrize("lines", [exports.trl_preference_lines, exports.ranking_lines])
+def test_a_withdrawn_label_stops_the_export_before_its_first_line(session: Session, lines: Any) -> None:
+    desk = make_desk(session)
+    answer(session, lease(session, desk))
+    snapshot = snapshots.take_snapshot(session, desk.project_id)
+    labels.withdraw_annotator(session, session.get_one(Membership, desk.annotator_ids[0]))
+    session.refresh(snapshot)
+    with pytest.raises(Conflict, match="take a new snapshot"):
+        lines(session, snapshot)
+
+
+@pytest.mark.parametrize("style", ["explicit", "conversational", "rankings"])
+def test_the_datasets_library_reads_the_lines(
+    session: Session, style: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets", reason="the library `datasets` is in the extra `dev`")
+    snapshot = labelled(session, CONVERSATION, ['Um "1808".\n\nOder?', "\u2028 不知道 🙂", "c"], [[1], [0], [2]])
+    is_ranking = style == "rankings"
+    lines = list(
+        exports.ranking_lines(session, snapshot)
+        if is_ranking
+        else exports.trl_preference_lines(session, snapshot, style=style)
+    )
+    file = tmp_path / "export.jsonl"
+    file.write_text("".join(lines), encoding="utf-8")
+    loaded = datasets.load_dataset("json", data_files=str(file), split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded.to_list() == read(lines)
+    if not is_ranking:
+        assert loaded.num_rows == 3
+        assert {"prompt", "chosen", "rejected"} <= set(loaded.column_names)

@@ -1,6 +1,7 @@
 """What a line of an import says: every shape, every way to break one."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -334,3 +335,11 @@ def test_public_files(name: str, rows: int, prompts: int, responses: int, errors
     assert (len(good), sum(len(prompt.responses) for prompt in good)) == (prompts, responses)
     assert {said: sum(said in reason for reason in bad) for said in errors} == errors
     assert len(bad) == sum(errors.values())
+
+
+def test_every_line_of_the_documentation_is_good() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```json\n(.*?)```", page, flags=re.DOTALL)
+    rows = [row for block in blocks for row in parse_lines(block.encode())]
+    assert len(rows) == 16
+    assert [row for row in rows if isinstance(row, LineError)] == []

@@ -81,6 +81,15 @@ def test_taking_stores_prompts_responses_and_comparisons(session: Session) -> No
             act(session, upload, None)
 
 
+def test_an_upload_is_taken_in_a_later_request(session: Session) -> None:
+    project = make_project(session)
+    upload_id = imports.preview_import(session, project, "x", lines(GOOD), None).id
+    session.expunge_all()
+    upload = imports.get_import(session, project.id, upload_id)
+    assert "content" not in upload.__dict__  # a list of uploads does not load their files
+    assert imports.take_import(session, upload, only_good_rows=False, by=None) == TakenImport(1, 3, 1)
+
+
 def test_bad_rows_take_nothing_unless_only_the_good_are_asked_for(session: Session) -> None:
     project = make_project(session)
     content = lines(GOOD, {"prompt": "Bad", "responses": ["A", True]}, {"responses": []}, {"prompt": "Good"})

@@ -1,4 +1,3 @@
-import os
 import random
 import signal
 import subprocess
@@ -53,7 +52,7 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
 
 def test_a_failing_writer_changes_nothing(tmp_path: Path) -> None:
     write(tmp_path / "model", "old")
-    with pytest.raises(RuntimeError, match="disk"), written_aside(tmp_path / "model") as aside:
+    with pytest.raises(RuntimeError, match="disk"), written_aside(tmp_path / "model") as aside:  # noqa: PT012
         (aside / "weights").write_text("half")
         raise RuntimeError("disk full")
     assert (tmp_path / "model" / "weights").read_text() == "old"
@@ -118,7 +117,7 @@ def test_the_newest_state_comes_back_and_older_ones_go(tmp_path: Path) -> None:
     tensors, facts = state
     assert torch.equal(tensors["weight"], torch.full((2, 3), 10.0))
     assert facts == {"step": 10, "losses": [0.1, 1 / 3]}
-    assert os.listdir(tmp_path) == ["step-00000010"]
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000010"]
     remove_states(tmp_path)
     assert not tmp_path.exists()
 

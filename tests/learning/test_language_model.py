@@ -91,7 +91,7 @@ def test_the_best_epoch_is_kept_and_not_the_last() -> None:
     tokenizer = train_tokenizer(documents, 300, 48)
     sequences = [one for document in documents for one in encode_document(tokenizer, document, 48)]
     model = new_language_model(SHAPE, tokenizer, 1)
-    settings = replace(SETTINGS, epochs=6, learning_rate=1.0, warmup_share=1.0)
+    settings = replace(SETTINGS, epochs=6, learning_rate=3.0, warmup_share=1.0)
     wild = Training("test", model, sequences, sequences, 48, settings, 1)
     history, best = train(wild)
     losses = [row["held_out_loss"] for row in history]

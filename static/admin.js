@@ -12,7 +12,7 @@ function countTicked(form) {
     all.indeterminate = ticked > 0 && ticked < boxes.length;
   }
   const output = form.querySelector("[data-ticked]");
-  if (output) output.textContent = ticked || "";
+  if (output) output.textContent = `${ticked} ${output.dataset.ticked}`;
 }
 
 document.addEventListener("change", (event) => {

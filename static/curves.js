@@ -70,6 +70,7 @@ class Curve {
       width: this.canvas.clientWidth || 240,
       height: HEIGHT,
       legend: { show: false },
+      padding: [8, 10, 0, 0],
       scales: { x: { time: false } },
       axes: [{ ...axis, size: 24, space: 60 }, { ...axis, size: 52, space: 28, values: (_, ticks) => ticks.map(short) }],
       cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Date, cast, func, select
@@ -88,21 +88,14 @@ def flow(session: Session, project_id: int) -> Flow:
 
 def labels_by_day(session: Session, project_id: int, days: int = 14) -> list[tuple[date, int]]:
     """Labels that arrived on each of the last `days` days in UTC, today last; days without labels count 0."""
-    today = func.timezone("UTC", func.now())
-    day = func.generate_series(
-        func.date_trunc("day", today) - func.make_interval(0, 0, 0, days - 1),
-        func.date_trunc("day", today),
-        func.make_interval(0, 0, 0, 1),
-    ).column_valued("day")
-    arrived = func.date_trunc("day", func.timezone("UTC", Label.created_at))
+    arrived = cast(func.timezone("UTC", Label.created_at), Date)
+    today = session.scalars(select(cast(func.timezone("UTC", func.now()), Date))).one()
+    first = today - timedelta(days=days - 1)
     rows = session.execute(
-        select(cast(day, Date), func.count(Label.id))
-        .select_from(day)
-        .outerjoin(Label, (Label.project_id == project_id) & (arrived == day))
-        .group_by(day)
-        .order_by(day)
+        select(arrived, func.count()).where(Label.project_id == project_id, arrived >= first).group_by(arrived)
     )
-    return [(row[0], row[1]) for row in rows]
+    counted = dict(rows.tuples().all())
+    return [(day, counted.get(day, 0)) for day in (first + timedelta(days=number) for number in range(days))]
 
 
 def paces(session: Session, project_id: int) -> dict[int, Pace]:

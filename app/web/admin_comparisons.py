@@ -57,8 +57,8 @@ def detail_page(
     request: Request, session: Database, project: ProjectAdmin, comparison_id: int, changed: int | None = None
 ) -> HTMLResponse:
     """One comparison with every answer to it, annotator beside annotator."""
+    answers = labels.list_labels(session, project.id, comparison_id=comparison_id, limit=1000)
     comparison = comparisons.get_comparison(session, project.id, comparison_id)
-    answers = labels.list_labels(session, project.id, comparison_id=comparison.id, limit=1000)
     versions = {policy.id: policy.version for policy in policies.list_policies(session, project.id)}
     return admin_page(
         request,

@@ -104,9 +104,25 @@ def _detail(
         gate=gates.gate_status(session, round_) if round_.state is RoundState.EVALUATING else None,
         models=reward_models.reward_models_of_round(session, round_),
         matrix=_matrix(session, project, round_, known),
+        measured=_measured(known, {policy.id for policy in (made, start) if policy}),
         lineage=policies.lineage(session, newest) if newest else [],
         **told,
     )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of some policies: a row a policy, a column a name."""
+
+    policies: Sequence[Policy]
+    names: Sequence[str]
+
+
+def _measured(known: Sequence[Policy], ids: set[int]) -> Measured | None:
+    """The measures of a round's policies and of version 0."""
+    chosen = [policy for policy in known if policy.measures and (policy.id in ids or policy.version == 0)]
+    names = list(dict.fromkeys(name for policy in chosen for name in policy.measures))
+    return Measured(chosen, names) if chosen else None
 
 
 def _matrix(session: Session, project: Project, round_: Round, known: Sequence[Policy]) -> Matrix | None:

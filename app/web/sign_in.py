@@ -6,7 +6,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import Response
 from sqlalchemy.orm import Session
 
-from app.domain import people, projects
+from app.domain import overview, people, projects
 from app.domain import sign_in as identity
 from app.errors import Conflict, Invalid, TooManyTries
 from app.tables import Person, Role
@@ -131,4 +131,5 @@ def start(request: Request, session: Database, person: SignedIn) -> Response:
         mine.append((project, person.is_owner or (member is not None and member.role is Role.ADMIN)))
     if len(mine) == 1 and not mine[0][1]:
         return redirect(f"/projects/{mine[0][0].slug}/desk")
-    return page(request, "projects.html", projects=mine)
+    administered = [project for project, is_admin in mine if is_admin]
+    return page(request, "projects.html", projects=mine, counts=overview.project_counts(session, administered))

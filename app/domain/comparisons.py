@@ -73,38 +73,6 @@ class Counts:
     openings: int
 
 
-def create_comparison(
-    session: Session,
-    *,
-    project_id: int,
-    prompt_id: int,
-    response_ids: Sequence[int],
-    k: int,
-    purpose: Purpose,
-    selected_because: str,
-    round_id: int | None = None,
-    priority: int = 0,
-    selection_probability: float | None = None,
-    gold_groups: Sequence[Sequence[int]] | None = None,
-    assignees: Sequence[int] = (),
-) -> Comparison:
-    """One comparison; see create_comparisons, which is the way to make many."""
-    new = NewComparison(
-        project_id=project_id,
-        prompt_id=prompt_id,
-        response_ids=response_ids,
-        k=k,
-        purpose=purpose,
-        selected_because=selected_because,
-        round_id=round_id,
-        priority=priority,
-        selection_probability=selection_probability,
-        gold_groups=gold_groups,
-        assignees=assignees,
-    )
-    return create_comparisons(session, [new])[0]
-
-
 def create_comparisons(session: Session, items: Sequence[NewComparison]) -> list[Comparison]:
     """Make comparisons in a handful of statements, in the order given; all of them or, on an error, none.
 

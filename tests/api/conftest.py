@@ -97,13 +97,17 @@ def queue_of_two(house: House, committed: sessionmaker[Session]) -> list[list[in
             prompt = make_prompt(session, house.project)
             rows = make_responses(session, prompt, 3)
             ids.append([row.id for row in rows])
-            comparisons.create_comparison(
+            comparisons.create_comparisons(
                 session,
-                project_id=house.project.id,
-                prompt_id=prompt.id,
-                response_ids=ids[-1],
-                k=2,
-                purpose=Purpose.TRAIN,
-                selected_because="by_hand",
+                [
+                    comparisons.NewComparison(
+                        project_id=house.project.id,
+                        prompt_id=prompt.id,
+                        response_ids=ids[-1],
+                        k=2,
+                        purpose=Purpose.TRAIN,
+                        selected_because="by_hand",
+                    )
+                ],
             )
     return ids

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from app.domain import prompts
-from app.domain.comparisons import create_comparison
+from app.domain.comparisons import NewComparison, create_comparisons
 from app.domain.prompts import NewPrompt
 from app.domain.responses import NewResponse
 from app.errors import Conflict, Invalid, NotFound
@@ -19,15 +19,19 @@ def asking(text: str) -> list[dict[str, str]]:
 
 
 def compared(session: Session, prompt: Prompt) -> Comparison:
-    return create_comparison(
+    return create_comparisons(
         session,
-        project_id=prompt.project_id,
-        prompt_id=prompt.id,
-        response_ids=[response.id for response in make_responses(session, prompt, 2)],
-        k=1,
-        purpose=Purpose.TRAIN,
-        selected_because="by_hand",
-    )
+        [
+            NewComparison(
+                project_id=prompt.project_id,
+                prompt_id=prompt.id,
+                response_ids=[response.id for response in make_responses(session, prompt, 2)],
+                k=1,
+                purpose=Purpose.TRAIN,
+                selected_because="by_hand",
+            )
+        ],
+    )[0]
 
 
 def test_prompts_come_back_in_the_order_they_were_given(session: Session) -> None:

@@ -27,15 +27,19 @@ def labelled(session: Session, messages: list[dict[str, Any]], texts: list[str],
     member = make_member(session, project)
     prompt = prompts.add_prompts(session, project, [prompts.NewPrompt(messages=messages)]).prompts[0]
     rows = responses.add_responses(session, prompt, [responses.NewResponse(text=text) for text in texts])
-    comparison = comparisons.create_comparison(
+    comparison = comparisons.create_comparisons(
         session,
-        project_id=project.id,
-        prompt_id=prompt.id,
-        response_ids=[row.id for row in rows],
-        k=1,
-        purpose=Purpose.TRAIN,
-        selected_because="imported",
-    )
+        [
+            comparisons.NewComparison(
+                project_id=project.id,
+                prompt_id=prompt.id,
+                response_ids=[row.id for row in rows],
+                k=1,
+                purpose=Purpose.TRAIN,
+                selected_because="imported",
+            )
+        ],
+    )[0]
     assignment = lease(session, Desk(project.id, [member.id], [comparison.id]))
     ids = response_ids(session, comparison.id)
     answer(session, assignment, [[ids[place] for place in group] for group in groups])

@@ -204,14 +204,18 @@ def test_imported_responses_alone_get_a_reference_set(committed: Committed, tiny
         project = small_project(session, tiny_folder, loop={"prompts_per_round": 0})
         for prompt in session.scalars(select(Prompt).where(Prompt.project_id == project.id)).all():
             answers = make_responses(session, prompt, ["good cat", "bad dog"])
-            comparisons.create_comparison(
+            comparisons.create_comparisons(
                 session,
-                project_id=project.id,
-                prompt_id=prompt.id,
-                response_ids=[answer.id for answer in answers],
-                k=1,
-                purpose=Purpose.TRAIN,
-                selected_because="imported",
+                [
+                    comparisons.NewComparison(
+                        project_id=project.id,
+                        prompt_id=prompt.id,
+                        response_ids=[answer.id for answer in answers],
+                        k=1,
+                        purpose=Purpose.TRAIN,
+                        selected_because="imported",
+                    )
+                ],
             )
         project_id, round_id = project.id, rounds.start_round(session, project, by=None, seed=1).id
     label_and_fire(committed, project_id, round_id)

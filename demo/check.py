@@ -1,7 +1,6 @@
 """Has the loop done what it promises? It is measured by the hidden preference, walked back and counted."""
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -95,14 +94,16 @@ def measure(session: Session, project: Project, pairs: int, seed: int, tick: Cal
 
     `tick(done, total)` is called after every policy.
     """
-    openings = [prompt.messages[0]["content"] for prompt in _test_prompts(session, project)]
+    prompts = _test_prompts(session, project)
+    # As many openings as give the same number of pairs each.
+    count = max(number for number in range(1, len(prompts) + 1) if pairs % number == 0)
+    openings = [prompt.messages[0]["content"] for prompt in prompts[:count]]
     policies = _lineage_of(session, project)
     chosen = project_settings.parse_settings(project.settings).sampling
     settings = SamplingSettings(**chosen.model_dump())
-    each = math.ceil(pairs / len(openings))
     stories = []
     for number, policy in enumerate(policies):
-        stories.append(sample(policy.uri, openings, each, settings, seed + number))
+        stories.append(sample(policy.uri, openings, pairs // count, settings, seed + number))
         tick(number + 1, len(policies))
     winrates = [win_rate(_scores(new), _scores(stories[0]), seed) for new in stories[1:]]
     return Measured(openings, stories[0], stories[-1], winrates)
@@ -207,7 +208,7 @@ def _accuracies(session: Session, project: Project) -> list[float]:
     return [card["accuracy"] for card in cards]
 
 
-def _count(session: Session, ids: Select[tuple[int]]) -> int:
+def _count(session: Session, ids: Select[int]) -> int:
     return session.scalar(select(func.count()).select_from(ids.subquery())) or 0
 
 

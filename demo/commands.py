@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from app import config, database, embedded_postgres
 from app.domain import people, projects
+from app.errors import Conflict
 from app.tables import Role
 from demo.annotators import join_all, label_all
 
@@ -78,6 +79,8 @@ def _invite(slug: str, annotators: int) -> str:
     """An invite for that many annotators, in the name of the project's creator; returns its secret."""
     with database.transaction() as session:
         project = projects.get_project(session, slug)
+        if project.created_by_id is None:
+            raise Conflict(f"Nobody is named as the creator of {slug}: make an invite link and pass it as --invite.")
         by = people.get_person(session, project.created_by_id)
         _, secret = people.create_invite(
             session, project_id=project.id, role=Role.ANNOTATOR, created_by=by, max_uses=annotators, days=1

@@ -40,9 +40,9 @@ class Api:
         answer: dict[str, Any] = self._client.get(path, params=parameters).raise_for_status().json()
         return answer
 
-    def post(self, path: str, **body: str | int) -> dict[str, Any]:
-        """A JSON answer to a JSON body."""
-        answer: dict[str, Any] = self._client.post(path, json=body or None).raise_for_status().json()
+    def post(self, path: str) -> dict[str, Any]:
+        """A JSON answer to a post without a body."""
+        answer: dict[str, Any] = self._client.post(path).raise_for_status().json()
         return answer
 
     def lines(self, path: str, **parameters: str | int) -> list[str]:

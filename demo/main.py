@@ -6,19 +6,20 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from app import database, embedded_postgres
+from app import database, embedded_postgres, schema
 from app.domain import projects, sign_in
 from demo import check
 from demo import project as demo_project
 from demo.annotators import join_all
 from demo.check import Pair, Report
 from demo.loop import Api, Loop, LoopFailed, bars
-from demo.processes import ProcessEnded, Processes, serving
+from demo.processes import ProcessEnded, Processes, free_port, serving
 from demo.project import DemoProject, Plan
 
 _SHOWN_PAIRS = 3
@@ -28,9 +29,10 @@ def run_demo(plan: Plan, home: Path, console: Console, *, port: int | None = Non
     """Turn the loop as planned and check it; return the exit code. `home` is empty, and PREFLOOP_HOME names it."""
     began = time.monotonic()
     try:
+        schema.migrate()
         with database.transaction() as session:
             created = demo_project.create(session, plan)
-        with serving(home, port) as (processes, address):
+        with serving(home, port or free_port()) as (processes, address):
             console.print(f"The server is at {address}, its logs in {home / 'logs'}.")
             report, pairs = _turn_and_measure(plan, created, address, processes, console, home)
             report = replace(report, seconds=round(time.monotonic() - began, 1))
@@ -41,8 +43,8 @@ def run_demo(plan: Plan, home: Path, console: Console, *, port: int | None = Non
                 console.print(f"[bold red]Failed:[/] {failure}.")
             if stays:
                 _stay(console, created, address, processes)
-    except (LoopFailed, ProcessEnded) as error:
-        console.print(f"[bold red]The demo broke off.[/] {error}", markup=True)
+    except (LoopFailed, ProcessEnded, httpx.HTTPError) as error:
+        console.print(f"[bold red]The demo broke off.[/] {escape(str(error))}\nThe logs are in {home / 'logs'}.")
         return 1
     except KeyboardInterrupt:
         console.print("Stopped.")
@@ -62,7 +64,6 @@ def _turn_and_measure(
     slug = created.project.slug
     annotators = join_all(address, slug, f"{address}/invites/{created.invite}", plan.annotators, plan.seed)
     with closing(Api(address, slug, created.token)) as api, bars(console) as progress:
-        api.post("rounds", seed=plan.seed)
         Loop(api, annotators, processes, progress).turn(plan.rounds)
         exported_rows = _export(api, home / "export.jsonl")
         return _measure(plan, slug, exported_rows, progress)

@@ -1,5 +1,6 @@
 """Which processes does the demo need? A server and two workers, real ones, none of which outlives the demo."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -63,6 +64,7 @@ def serving(home: Path, port: int) -> Iterator[tuple[Processes, str]]:
     stopped afterwards.
     """
     address = f"http://127.0.0.1:{port}"
+    os.environ["PREFLOOP_BASE_URL"] = address
     processes = Processes(home / "logs")
     with _sigterm_as_exit():
         try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.domain import people, projects, prompts, sign_in
+from app.domain import people, projects, prompts, rounds, sign_in
 from app.domain.settings import parse_settings
 from app.tables import Person, Project, Role
 
@@ -54,7 +54,7 @@ class DemoProject:
 
 
 def create(session: Session, plan: Plan) -> DemoProject:
-    """Create the first admin, the project, its prompts and an invite for its annotators."""
+    """Create the first owner, the project, its prompts and an invite for its annotators, and start its first round."""
     admin = people.create_person(session, email="admin@example.invalid", name="Demo admin", is_owner=True)
     settings = parse_settings(demo_settings(plan))
     project = projects.create_project(
@@ -67,6 +67,7 @@ def create(session: Session, plan: Plan) -> DemoProject:
     _, secret = people.create_invite(
         session, project_id=project.id, role=Role.ANNOTATOR, created_by=admin, max_uses=plan.annotators
     )
+    rounds.start_round(session, project, by=admin, seed=plan.seed)
     _, token = sign_in.create_token(session, admin, "demo")
     return DemoProject(project, admin, token, secret)
 
@@ -82,12 +83,12 @@ def demo_settings(plan: Plan) -> dict[str, Any]:
         "base_model": plan.base_model,
         "k": 1,
         "responses_per_prompt": 4,
-        "validation_share": 0.15,
+        "validation_share": 0.1,
         "test_share": 0.2,
         "loop": {
             "automatic": True,
-            "prompts_per_round": 250,
-            "trigger_labels": 250,
+            "prompts_per_round": 400,
+            "trigger_labels": 380,
             "evaluation_samples": 4,
         },
         "sampling": {"max_new_tokens": 80},

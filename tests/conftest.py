@@ -87,6 +87,11 @@ def session(engine: Engine) -> Iterator[Session]:
 @pytest.fixture
 def database_url(server_url: str, template: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A database of this test's own with real commits; `app.database` and child processes use it too."""
+    yield from own_database(server_url, template, home, monkeypatch)
+
+
+def own_database(server_url: str, template: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Create a database with the schema and let this process and its children use it for as long as we are asked."""
     name = f"prefloop_own_{os.getpid()}"
     url = _fresh(server_url, name, template)
     monkeypatch.setenv("DATABASE_URL", url.replace("postgresql+psycopg", "postgresql"))

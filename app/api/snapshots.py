@@ -109,5 +109,6 @@ def _chunks(snapshot_id: int, format_: Format) -> Iterator[str]:
 def _lines(session: Session, snapshot: Snapshot, format_: Format) -> Iterator[str]:
     if format_ is Format.RANKINGS:
         return exports.ranking_lines(session, snapshot)
-    style = "conversational" if format_ is Format.TRL_CONVERSATIONAL else "explicit"
-    return exports.trl_preference_lines(session, snapshot, style=style)
+    if format_ is Format.TRL_CONVERSATIONAL:
+        return exports.trl_preference_lines(session, snapshot, style="conversational")
+    return exports.trl_preference_lines(session, snapshot, style="explicit")

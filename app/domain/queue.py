@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from sqlalchemy import func, select, text, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload
 
 from app.domain import texts
 from app.domain.settings import parse_settings
@@ -169,7 +169,10 @@ def next_assignment(session: Session, project_id: int, annotator_id: int) -> Ass
     Leases that ran out are returned first.
     """
     lock_annotator(session, project_id, annotator_id)
-    project = session.get_one(Project, project_id, populate_existing=True)
+    # Its version is loaded again with it: the caller may have loaded it before, and the page shows it.
+    project = session.get_one(
+        Project, project_id, options=[joinedload(Project.current_version)], populate_existing=True
+    )
     if project.state is not ProjectState.ACTIVE:
         return EmptyQueue("project_paused")
     if (live := _live(session, annotator_id)) is not None:

@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import create_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.domain import comparisons, sign_in
 from app.main import create_app
 from app.tables import Person, Project, Purpose, Role
+from tests.conftest import own_database
 from tests.factories import make_member, make_person, make_project, make_prompt, make_responses
 
 
@@ -67,7 +70,22 @@ def token_of(session: Session, person: Person) -> str:
     return sign_in.create_token(session, person, "test")[1]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def database_url(server_url: str, template: str, home: Path) -> Iterator[str]:
+    """One database for all tests of a module: each has a project and people of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield from own_database(server_url, template, home, patch)
+
+
+@pytest.fixture(scope="module")
+def committed(database_url: str) -> Iterator[sessionmaker[Session]]:
+    """Sessions with real commits on that database."""
+    engine = create_engine(database_url)
+    yield sessionmaker(engine, expire_on_commit=False)
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
 def client(database_url: str) -> Iterator[TestClient]:
     with TestClient(create_app(), raise_server_exceptions=False) as client:
         yield client

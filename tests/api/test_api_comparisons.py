@@ -49,7 +49,7 @@ def test_bulk_change(house: House, queue_of_two: list[list[int]], committed: ses
     assert {one["priority"] for one in house.admin.get("~/comparisons")["items"]} == {5}
     assert {one["openings"] for one in house.admin.get("~/comparisons")["items"]} == {3}
     with committed() as session:
-        acts = session.scalars(select(AuditEvent.action).where(AuditEvent.subject_id == first)).all()
+        acts = session.scalars(select(AuditEvent.action).where(AuditEvent.project_id == house.project.id)).all()
     assert {"comparison.set_priority", "comparison.set_k"} <= set(acts)
 
 

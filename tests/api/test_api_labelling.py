@@ -53,8 +53,14 @@ def test_the_same_answer_again_is_the_same_label(
     error = house.annotator.refused(409, "POST", path, json={"groups": one_by_one(assignment)[::-1]})
     assert "revis" in error["message"].lower() or "edit" in error["message"].lower()
     with committed() as session:
-        assert len(session.scalars(select(Label)).all()) == 1
-        assert len(session.scalars(select(LabelRevision)).all()) == 1
+        mine = Label.project_id == house.project.id
+        assert len(session.scalars(select(Label).where(mine)).all()) == 1
+        assert (
+            len(
+                session.scalars(select(LabelRevision).join(Label, Label.id == LabelRevision.label_id).where(mine)).all()
+            )
+            == 1
+        )
 
 
 def test_a_label_can_be_revised_by_its_annotator_alone(house: House, queue_of_two: list[list[int]]) -> None:

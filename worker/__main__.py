@@ -1,6 +1,5 @@
 """How is a worker started? `python -m worker --queue learn|light|all`, one process a queue."""
 
-import logging
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ from app import children
 from app.config import settings
 from app.database import transaction
 from app.jobs import LEARN, LIGHT
+from worker.log import begin_logging
 
 _LONGEST_SILENCE = 60  # seconds after which `--check` takes a worker for dead
 
@@ -32,9 +32,7 @@ def main(queue: str, check: bool) -> None:
 def _run(queue: str) -> None:
     from worker.app import create_app
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    # procrastinate tells every tick at INFO.
-    logging.getLogger("procrastinate").setLevel(logging.WARNING)
+    begin_logging()
     heartbeat = settings().heartbeat_seconds
     create_app().run_worker(
         queues=[queue],

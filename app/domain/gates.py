@@ -8,6 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, aliased
 
 from app.domain import comparisons
+from app.domain.filters import IS_DONE, IS_UNTOUCHED
 from app.tables import (
     Comparison,
     ComparisonState,
@@ -71,7 +72,7 @@ def gate_status(session: Session, round_: Round) -> GateStatus:
         .where(
             *is_gate,
             Comparison.state.in_((ComparisonState.OPEN, ComparisonState.PAUSED)),
-            ~comparisons.IS_DONE,
+            ~IS_DONE,
         )
     ).one()
     ranks = _ranks(session, round_)
@@ -87,7 +88,7 @@ def withdraw(session: Session, round_: Round) -> None:
             Comparison.round_id == round_.id,
             Comparison.purpose == Purpose.GATE,
             Comparison.state.in_((ComparisonState.OPEN, ComparisonState.PAUSED)),
-            comparisons.IS_UNTOUCHED,
+            IS_UNTOUCHED,
         )
     ).all()
     if idle:

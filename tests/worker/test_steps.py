@@ -40,7 +40,7 @@ from app.tables import (
 )
 from tests.factories_loop import claim, label_all
 from tests.worker.conftest import small_project
-from worker import step as step_process
+from worker import execution
 from worker.attempt import Attempt
 from worker.learning.checkpoints import hash_folder
 from worker.learning.ppo import PPOSettings
@@ -127,7 +127,7 @@ def test_prompts_with_the_fewest_comparisons_come_first(
 def test_both_reward_models_are_fitted_apart_and_share_a_scale(
     committed: Committed, tiny_folder: Path, artifacts: Path
 ) -> None:
-    project_id, round_id = start(committed, tiny_folder)
+    project_id, round_id = start(committed, tiny_folder, reward={"precision": "fp32"})
     execute(committed, round_id)
     label_and_fire(committed, project_id, round_id)
     execute(committed, round_id)
@@ -167,7 +167,7 @@ def spread(model: RewardModel, prompts: dict[int, Any], stored: dict[int, list[s
     """Mean over prompts and pooled deviation within prompts of a stored model's scores, computed by hand."""
     from worker.learning.scoring import load_reward_model
 
-    scorer = load_reward_model(Path(model.uri), CPU)
+    scorer = load_reward_model(Path(model.uri), CPU, "fp32")
     squares, freedom, means = 0.0, 0, []
     for prompt_id, texts in stored.items():
         scores = scorer([prompts[prompt_id]] * len(texts), texts).tolist()
@@ -371,7 +371,7 @@ def test_an_attempt_begun_anew_discards_what_the_earlier_one_stored(
     leftover.mkdir(parents=True)
     with committed.begin() as session:
         number = runs.claim(session, run.id)
-    step_process.main(run.id, number)
+    execution.execute(run.id, number)
     assert not leftover.parent.exists()
     with committed() as session:
         assert session.get_one(Round, round_id).state is RoundState.IMPROVING
@@ -397,7 +397,7 @@ def test_a_model_that_is_not_there_fails_the_round_in_words(
     _, round_id = start(committed, tmp_path / "missing")
     with committed.begin() as session:
         run, number = claim(session, session.get_one(Round, round_id))
-    step_process.main(run.id, number)
+    execution.execute(run.id, number)
     with committed() as session:
         round_ = session.get_one(Round, round_id)
     assert round_.state is RoundState.FAILED

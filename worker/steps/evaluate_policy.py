@@ -152,7 +152,8 @@ def _write(attempt: Attempt, contest: Contest) -> Written:
 
 def _score(attempt: Attempt, contest: Contest, row: RewardModel, written: Written) -> dict[int, Tensor]:
     """A reward model's scores [prompts, samples] of each policy, by its id."""
-    model = load_reward_model(Path(artifacts.local(row.uri, row.content_hash)), attempt.device)
+    folder = Path(artifacts.local(row.uri, row.content_hash))
+    model = load_reward_model(folder, attempt.device, contest.inputs.reward.precision)
     scores = {}
     for done, policy in enumerate(contest.policies, start=1):
         own = written.samples[policy.id]

@@ -12,7 +12,7 @@ from app.tables import Prompt, ResponsePurpose, RewardModelPurpose, Snapshot, Sp
 from worker import artifacts
 from worker.attempt import Attempt
 from worker.learning.records import Message, Ranking
-from worker.learning.reward import RewardSettings, fit_reward_model, pairwise_accuracy, score_rankings, teaches
+from worker.learning.reward import fit_reward_model, pairwise_accuracy, score_rankings, teaches
 from worker.learning.scoring import RewardModel, normalise, save_reward_model
 from worker.learning.seeds import derive_seed
 from worker.steps.inputs import RoundInputs, as_messages, as_new_sample, load_policy, read_prompts, read_round
@@ -116,13 +116,12 @@ def _fit(
     checked = rankings[Split.VALIDATION] if is_training else ()
     if not any(map(teaches, taught)):
         raise ValueError("no label of a train prompt puts one response above another: label more comparisons")
-    settings = RewardSettings(**inputs.settings.reward)  # type: ignore[arg-type]
     seed = derive_seed(inputs.round.seed, "fit", purpose.value)
     result = fit_reward_model(
         artifacts.local(inputs.base.uri, inputs.base.content_hash),
         taught,
         checked,
-        settings,
+        inputs.reward,
         seed,
         attempt.named(f"the {purpose} reward model is fitted"),
         attempt.device,
@@ -139,7 +138,7 @@ def _fit(
         "epochs": result.epochs,
         "history": result.history,
         "normalised_on": {"prompts": model.normalisation.prompts, "samples": model.normalisation.samples},
-        "settings": asdict(settings),
+        "settings": asdict(inputs.reward),
         "seed": seed,
     }
     return Fitted(model, artifact, card)

@@ -23,7 +23,8 @@ def improve_current_policy(attempt: Attempt) -> None:
         prompts = read_prompts(session, inputs.round.project_id, Split.TRAIN)
     model, tokenizer = load_policy(inputs.policy, attempt.device)
     reference, _ = load_policy(inputs.base, attempt.device)
-    scorer = load_reward_model(Path(artifacts.local(reward_model.uri, reward_model.content_hash)), attempt.device)
+    folder = Path(artifacts.local(reward_model.uri, reward_model.content_hash))
+    scorer = load_reward_model(folder, attempt.device, inputs.reward.precision)
     improved = improve_policy(
         model,
         reference,

@@ -17,6 +17,7 @@ from worker import artifacts
 from worker.attempt import Attempt
 from worker.learning.models import load_language_model, load_tokenizer
 from worker.learning.records import Message, Sample
+from worker.learning.reward import RewardSettings
 from worker.learning.sampling import SamplingSettings
 
 
@@ -34,6 +35,11 @@ class RoundInputs:
     def sampling(self) -> SamplingSettings:
         """How the project draws responses."""
         return SamplingSettings(**self.settings.sampling.model_dump())
+
+    @property
+    def reward(self) -> RewardSettings:
+        """How the project fits reward models."""
+        return RewardSettings(**self.settings.reward)  # type: ignore[arg-type]
 
 
 def read_round(session: Session, attempt: Attempt) -> RoundInputs:

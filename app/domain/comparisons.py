@@ -204,7 +204,7 @@ def list_comparisons(
     if progress is not None:
         query = query.where(PROGRESS[progress])
     if search and search.strip():
-        query = query.where(says(search))
+        query = query.where(says(project_id, search))
     if after_id is not None:
         query = query.where(Comparison.id > after_id)
     options = (joinedload(Comparison.prompt), selectinload(Comparison.members))

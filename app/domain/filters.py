@@ -41,13 +41,13 @@ def prompt_says(search: str) -> ColumnElement[bool]:
     return texts.contains(contents, texts.canonical(search.strip())[1:-1])
 
 
-def says(search: str) -> ColumnElement[bool]:
-    """That a comparison's prompt or one of its responses contains a text, in any case."""
+def says(project_id: int, search: str) -> ColumnElement[bool]:
+    """That a comparison of the project contains a text, in its prompt or in a response, in any case."""
     wanted = search.strip()
-    prompts = select(Prompt.id).where(Prompt.project_id == Comparison.project_id, prompt_says(wanted))
+    prompts = select(Prompt.id).where(Prompt.project_id == project_id, prompt_says(wanted))
     members = (
         select(ComparisonResponse.comparison_id)
         .join(Response, Response.id == ComparisonResponse.response_id)
-        .where(Response.project_id == Comparison.project_id, texts.contains(Response.text, wanted))
+        .where(Response.project_id == project_id, texts.contains(Response.text, wanted))
     )
-    return Comparison.prompt_id.in_(prompts.correlate(Comparison)) | Comparison.id.in_(members.correlate(Comparison))
+    return Comparison.prompt_id.in_(prompts) | Comparison.id.in_(members)

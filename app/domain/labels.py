@@ -270,7 +270,7 @@ def list_labels(
     if comparison_id is not None:
         query = query.where(Label.comparison_id == comparison_id)
     if search and search.strip():
-        query = query.join(Comparison, Comparison.id == Label.comparison_id).where(says(search))
+        query = query.join(Comparison, Comparison.id == Label.comparison_id).where(says(project_id, search))
     if after_id is not None:
         query = query.where(Label.id > after_id)
     return session.scalars(_with_all(query).order_by(Label.id).limit(limit)).all()

@@ -31,6 +31,9 @@ function prepare() {
 document.addEventListener("htmx:after:swap", prepare);
 prepare();
 
+// On a phone the sections scroll sideways: the one where we are should be in sight.
+document.querySelector(".admin-nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
+
 // --- Secrets, ends, uploads ---
 
 document.addEventListener("click", async (event) => {

@@ -64,15 +64,12 @@ class Pace:
 
 def flow(session: Session, project_id: int) -> Flow:
     """The counts that no other room keeps; those of comparisons and labels are `comparisons.counts`."""
-    by_split = dict(
-        session.execute(
-            select(Prompt.split, func.count())
-            .where(Prompt.project_id == project_id, Prompt.state == PromptState.ACTIVE)
-            .group_by(Prompt.split)
-        )
-        .tuples()
-        .all()
+    rows = session.execute(
+        select(Prompt.split, func.count())
+        .where(Prompt.project_id == project_id, Prompt.state == PromptState.ACTIVE)
+        .group_by(Prompt.split)
     )
+    by_split = {split: number for split, number in rows}
     return Flow(
         prompts={split: by_split.get(split, 0) for split in Split},
         responses=_count(
@@ -94,7 +91,7 @@ def labels_by_day(session: Session, project_id: int, days: int = 14) -> list[tup
     rows = session.execute(
         select(arrived, func.count()).where(Label.project_id == project_id, arrived >= first).group_by(arrived)
     )
-    counted = dict(rows.tuples().all())
+    counted = {day: number for day, number in rows}
     return [(day, counted.get(day, 0)) for day in (first + timedelta(days=number) for number in range(days))]
 
 
@@ -149,4 +146,4 @@ def _by_project(
 ) -> dict[int, Any]:
     """`value` over the rows of each project that has any."""
     rows = session.execute(select(project, value).where(project.in_(ids), *conditions).group_by(project))
-    return dict(rows.tuples().all())
+    return {id_: found for id_, found in rows}

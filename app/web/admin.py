@@ -17,9 +17,8 @@ from app.web import (
     admin_settings,
 )
 
-router = APIRouter()
-
-for section in (
+PREFIX = "/projects/{slug}/admin"
+SECTIONS = (
     admin_overview.router,
     admin_import.router,
     admin_import.uploads,
@@ -33,5 +32,8 @@ for section in (
     admin_people.router,
     admin_settings.router,
     admin_audit.router,
-):
-    router.include_router(section, prefix="/projects/{slug}/admin")
+)
+
+router = APIRouter()
+for section in SECTIONS:
+    router.include_router(section, prefix=PREFIX)

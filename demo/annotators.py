@@ -84,20 +84,19 @@ class Annotator:
     def join(self, invite: str, *, name: str, email: str, password: str) -> None:
         """Open an invite link and fill in its form; afterwards the browser is signed in."""
         form = self._open(invite).form_to(httpx.URL(invite).path)
-        self._post(form, name=name, email=email, password=password)
+        self._post(form, {"name": name, "email": email, "password": password})
 
     def label(self, most: int, stop: Event, labelled: Callable[[], None]) -> int:
         """Answer comparisons until there is none left for this person, or `most` are done; return how many were."""
-        done = 0
         page = self._open(self._desk)
-        while done < most and not stop.is_set():
-            form = next((form for form in page.forms if form.action.endswith("/label")), None)
-            if form is None:
+        for done in range(most):
+            form = page.find_form("/label")
+            if form is None or stop.is_set():
                 return done
-            page = self._post(form, **self._answer(form, page))
+            # Who goes after the last one does not look at what the desk shows next: that would lease it.
+            page = self._post(form, self._answer(form, page), follow=done + 1 < most)
             labelled()
-            done += 1
-        return done
+        return most
 
     def _answer(self, form: Form, page: Page) -> dict[str, str]:
         ids = [name.removeprefix("rank_") for name in form.fields if name.startswith("rank_")]
@@ -107,8 +106,9 @@ class Annotator:
     def _open(self, path: str) -> Page:
         return Page(self._browser.get(path).raise_for_status().text)
 
-    def _post(self, form: Form, **filled: str) -> Page:
-        return Page(self._browser.post(form.action, data=form.fields | filled).raise_for_status().text)
+    def _post(self, form: Form, filled: Mapping[str, str], *, follow: bool = True) -> Page:
+        answer = self._browser.post(form.action, data={**form.fields, **filled}, follow_redirects=follow)
+        return Page("" if answer.is_redirect else answer.raise_for_status().text)
 
 
 def tastes(count: int, seed: int) -> list[Taste]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Event
 
 import click
+import httpx
 from rich.console import Console
 from rich.progress import Progress
 
@@ -65,12 +66,14 @@ def simulate(project: str, annotators: int, labels: int | None, url: str | None,
     """
     address = url or config.settings().base_url
     link = invite or f"{address}/invites/{_invite(project, annotators)}"
-    everybody = join_all(address, project, link, annotators, seed)
-    stop = Event()
     began = time.monotonic()
-    with Progress() as progress:
-        bar = progress.add_task("labels", total=labels)
-        done = label_all(everybody, stop, lambda: progress.advance(bar), labels)
+    try:
+        everybody = join_all(address, project, link, annotators, seed)
+        with Progress() as progress:
+            bar = progress.add_task("labels", total=labels)
+            done = label_all(everybody, Event(), lambda: progress.advance(bar), labels)
+    except httpx.TransportError as error:
+        raise click.ClickException(f"{address} does not answer ({error}): is `prefloop up` running?") from error
     seconds = time.monotonic() - began
     click.echo(f"{done} labels by {annotators} annotators in {seconds:.1f} s ({done / seconds:.1f} a second)")
 

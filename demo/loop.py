@@ -113,11 +113,18 @@ class Loop:
     def _draw_run(self, number: int, run: dict[str, Any]) -> None:
         bar = self._bar(run["id"], f"round {number}: {_STEPS[run['step']]}")
         if run["state"] == "done":
-            task = self.progress.tasks[self.progress.task_ids.index(bar)]
-            if not task.finished:
-                self.progress.update(bar, total=run["total"] or 1, completed=run["total"] or 1, phase="")
+            self._finish(bar, run["total"] or 1)
         elif run["total"]:
             self.progress.update(bar, total=run["total"], completed=run["done"], phase=run["phase"])
+
+    def _finish(self, bar: TaskID, total: int) -> None:
+        """Fill a bar; where bars cannot be drawn, say that this is done."""
+        task = next(task for task in self.progress.tasks if task.id == bar)
+        if task.finished:
+            return
+        self.progress.update(bar, total=total, completed=total, phase="")
+        if not self.progress.console.is_terminal:
+            self.progress.console.print(f"{task.description}: done after {task.elapsed or 0:.0f} s")
 
     def _bar(self, key: object, description: str) -> TaskID:
         if key not in self._bars:
@@ -129,8 +136,7 @@ class Loop:
         bar = self._bar(("labels", number), f"round {number}: {len(self.annotators)} annotators label")
         self.progress.update(bar, total=waiting, completed=0)
         advance: Callable[[], None] = lambda: self.progress.advance(bar)  # noqa: E731
-        done = label_all(self.annotators, self.stop, advance)
-        self.progress.update(bar, total=done, completed=done)
+        self._finish(bar, label_all(self.annotators, self.stop, advance))
 
 
 def all_comparisons(api: Api, **filters: str | int) -> list[dict[str, Any]]:

@@ -36,16 +36,21 @@ class Page(HTMLParser):
         self.feed(html)
         self.close()
 
+    def find_form(self, ending: str) -> Form | None:
+        """The form whose action ends so, if there is one."""
+        return next((form for form in self.forms if form.action.endswith(ending)), None)
+
     def form_to(self, ending: str) -> Form:
         """The form whose action ends so.
 
         Raises:
             LookupError: the page has no such form.
         """
-        for form in self.forms:
-            if form.action.endswith(ending):
-                return form
-        raise LookupError(f"the page has no form to …{ending}; its forms go to {[form.action for form in self.forms]}")
+        found = self.find_form(ending)
+        if found is None:
+            actions = [form.action for form in self.forms]
+            raise LookupError(f"the page has no form to …{ending}; its forms go to {actions}")
+        return found
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}

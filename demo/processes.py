@@ -71,7 +71,7 @@ def serving(home: Path, port: int) -> Iterator[tuple[Processes, str]]:
             processes.start("server", "app.commands", "serve", "--port", str(port))
             processes.start("learn", "worker", "--queue", "learn")
             processes.start("light", "worker", "--queue", "light")
-            _wait_for(address, processes)
+            wait_for(address, processes)
             yield processes, address
         finally:
             processes.stop()
@@ -84,7 +84,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_for(address: str, processes: Processes) -> None:
+def wait_for(address: str, processes: Processes) -> None:
+    """Wait until the server at `address` answers.
+
+    Raises:
+        ProcessEnded: it ended instead.
+    """
     deadline = time.monotonic() + _STARTING_MAY_TAKE
     while True:
         processes.check()

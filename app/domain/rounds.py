@@ -8,7 +8,7 @@ from typing import Any, TypedDict, Unpack
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.domain import audit, comparisons, gates, labels, queue, runs, snapshots
+from app.domain import audit, comparisons, gates, labels, runs, snapshots
 from app.domain.settings import parse_settings
 from app.errors import Conflict, NotFound
 from app.tables import (
@@ -248,9 +248,8 @@ def settle(session: Session, round_: Round) -> Round:
 
 
 def tick(session: Session, project_id: int) -> None:
-    """What time brings to a project: leases run out, triggers fire, gates settle, the next round starts."""
+    """What time brings to a project's loop: triggers fire, gates settle, the next round starts."""
     project = session.get_one(Project, project_id)
-    queue.expire_leases(session, project_id)
     if project.state is not ProjectState.ACTIVE:
         return
     round_ = live_round(session, project_id)
@@ -264,7 +263,7 @@ def tick(session: Session, project_id: int) -> None:
 
 def projects_to_tick(session: Session) -> list[int]:
     """The projects that `tick` is called for, each in a transaction of its own."""
-    return list(session.scalars(select(Project.id).where(Project.state != ProjectState.ARCHIVED).order_by(Project.id)))
+    return list(session.scalars(select(Project.id).where(Project.state == ProjectState.ACTIVE).order_by(Project.id)))
 
 
 def _start_next(session: Session, project: Project) -> None:

@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
+from transformers.utils import logging as transformers_logging
 
 from worker.learning.checkpoints import remove_states
 from worker.learning.corpus import read_documents, read_pairs
@@ -129,6 +130,7 @@ def _learn(out: Path, options: dict[str, Any], training: Callable[..., TrainedMo
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[options.pop("weights")]
     settings = TrainingSettings(**options)
     checkpoints = out.with_name(f"{out.name}.checkpoints")
+    transformers_logging.disable_progress_bar()  # it would break ours
     with _progress_bar() as report:
         trained = training(settings, seed, report, checkpoints, device)
     save_model(trained.model, trained.tokenizer, out, dtype)

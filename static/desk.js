@@ -9,7 +9,7 @@ import { Strip } from "/static/strip.js";
 import { Stopwatch } from "/static/stopwatch.js";
 
 const TEXT_FIELDS = "input:not([type=checkbox], [type=radio]), textarea, [contenteditable]";
-const OWN_ENTER = "a, button, summary, select, input, textarea, dialog";
+const OWN_ENTER = "a, button, summary, select, input, textarea";
 
 class Desk extends HTMLElement {
   connectedCallback() {
@@ -31,18 +31,21 @@ class Desk extends HTMLElement {
     this.ending.abort();
     this.undrag?.();
     // It is replaced only when the server has taken the label or the skip.
-    if (this.form) dropDraft(this.dataset.draft);
+    if (this.form) dropDraft(this.form.dataset.draft);
   }
 
   begin(signal) {
     this.cards = [...this.querySelectorAll(".response")];
     this.strip = new Strip(this.querySelector("[data-strip]"), this.words);
-    const draft = loadDraft(this.dataset.draft, this.cards.length);
+    const draft = loadDraft(this.form.dataset.draft, this.cards.length);
     this.ranking = new Ranking(this.cards.length, draft?.groups ?? this.sentGroups());
     this.stopwatch = new Stopwatch(draft?.seconds ?? 0, signal);
     this.undrag = makeDraggable(this, (number, target) => this.drop(number, target));
+    // The hidden fields cannot be pointed at; what is missing is said in words instead.
+    this.form.noValidate = true;
     this.form.addEventListener("submit", (event) => this.onSubmit(event), { capture: true, signal });
-    if (this.dataset.heartbeat) watchLease(this, this.stopwatch, signal);
+    const lease = this.querySelector("[data-lease]");
+    if (lease) watchLease(lease, this.form.elements.csrf.value, this.words, this.stopwatch, signal);
     if (draft?.groups.length) this.announce(this.words.draft);
     this.show();
   }
@@ -56,17 +59,7 @@ class Desk extends HTMLElement {
 
   /** Shows the ranking everywhere and says in words what changed. */
   show(changed) {
-    for (const [index, card] of this.cards.entries()) {
-      const place = this.ranking.placeOf(index + 1);
-      card.classList.toggle("is-ranked", place >= 0);
-      card.classList.toggle("is-best", place === 0);
-      card.querySelector("[data-place]").textContent = this.placeInWords(index + 1);
-      card.querySelector("select").value = place >= 0 ? place + 1 : "";
-      card.querySelector("[data-act=next]").hidden = place >= 0;
-      for (const act of ["up", "down", "remove"]) card.querySelector(`[data-act=${act}]`).hidden = place < 0;
-      const tie = card.querySelector("[data-act=tie]");
-      if (tie) tie.hidden = place >= 0 || this.ranking.groups.length === 0;
-    }
+    for (const [index, card] of this.cards.entries()) this.showCard(card, index + 1);
     this.strip.show(this.ranking);
     this.querySelector("[data-undo]").disabled = this.ranking.groups.length === 0;
     this.querySelector("button[form=ranking]").classList.toggle("is-waiting", !this.ranking.isComplete);
@@ -76,6 +69,25 @@ class Desk extends HTMLElement {
     const said = this.ranking.placeOf(changed) < 0 ? removed : placed;
     const rest = this.ranking.isComplete ? complete : fill(left, { left: this.ranking.unranked.length });
     this.announce(`${fill(said, { number: changed, place: this.placeInWords(changed) })} ${rest}`);
+  }
+
+  showCard(card, number) {
+    const place = this.ranking.placeOf(number);
+    const { length } = this.ranking.groups;
+    card.classList.toggle("is-ranked", place >= 0);
+    card.classList.toggle("is-best", place === 0);
+    card.querySelector("[data-place]").textContent = this.placeInWords(number);
+    card.querySelector("select").value = place >= 0 ? place + 1 : "";
+    for (const button of card.querySelectorAll("[data-act]")) {
+      const { act } = button.dataset;
+      if (act === "next" || act === "tie") {
+        const offered = this.words.places[act === "next" ? length : length - 1] ?? "";
+        button.hidden = place >= 0 || !offered;
+        button.querySelector("[data-word]").textContent = fill(this.words[act], { place: offered });
+      } else {
+        button.hidden = place < 0;
+      }
+    }
   }
 
   placeInWords(number) {
@@ -203,18 +215,24 @@ class Desk extends HTMLElement {
     const dialog = this.querySelector(`#${id}`);
     if (dialog.open) this.close(dialog);
     else if (id === "keys") dialog.showModal();
-    else dialog.show();
+    else {
+      dialog.show();
+      // Not the button that closes it: Enter shall go on submitting.
+      dialog.querySelector("[data-panel-text]").focus({ preventScroll: true });
+    }
   }
 
   openSkip() {
+    this.returnTo = document.activeElement;
     this.querySelector("[data-skip]").open = true;
-    this.querySelector(".skip-form .primary").focus();
+    this.querySelector(".skip-form .primary").focus({ preventScroll: true });
   }
 
   close(opened) {
     if (opened.matches("dialog")) opened.close();
     else opened.open = false;
-    if (opened.contains(document.activeElement)) opened.querySelector("summary")?.focus();
+    if (opened.contains(document.activeElement)) (this.returnTo ?? opened.querySelector("summary")).focus({ preventScroll: true });
+    this.returnTo = null;
   }
 
   onSubmit(event) {
@@ -231,7 +249,7 @@ class Desk extends HTMLElement {
   }
 
   keepDraft() {
-    saveDraft(this.dataset.draft, this.ranking.groups, this.stopwatch.seconds);
+    saveDraft(this.form.dataset.draft, this.ranking.groups, this.stopwatch.seconds);
   }
 }
 
@@ -248,4 +266,4 @@ function markLayout() {
   document.querySelector("[data-layout-toggle]")?.setAttribute("aria-pressed", String(isStacked));
 }
 
-customElements.define("prefloop-desk", Desk);
+customElements.define("ranking-desk", Desk);

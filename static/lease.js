@@ -5,11 +5,11 @@ import { fill, say } from "/static/page.js";
 const AWAY = 5 * 60_000; // milliseconds without a sign of life, after which the lease is left to run out
 const ENDING = 120; // seconds
 
-export function watchLease(desk, stopwatch, signal) {
-  const shown = desk.querySelector("[data-lease]");
-  const { words } = desk;
-  let end = Date.now() + Number(desk.dataset.secondsLeft) * 1000;
-  const every = Math.min(60, Math.max(5, Number(desk.dataset.secondsLeft) / 3)) * 1000;
+/** `shown` says where the lease stands: data-seconds-left, and data-heartbeat to extend it. */
+export function watchLease(shown, csrf, words, stopwatch, signal) {
+  const given = Number(shown.dataset.secondsLeft);
+  const every = Math.min(60, Math.max(5, given / 3)) * 1000;
+  let end = Date.now() + given * 1000;
   let asked = Date.now();
   let told = null;
 
@@ -37,8 +37,8 @@ export function watchLease(desk, stopwatch, signal) {
   async function extend() {
     asked = Date.now();
     try {
-      const headers = { "X-CSRF-Token": desk.dataset.csrf, "HX-Request": "true" };
-      const answer = await fetch(desk.dataset.heartbeat, { method: "POST", headers, signal });
+      const headers = { "X-CSRF-Token": csrf, "HX-Request": "true" };
+      const answer = await fetch(shown.dataset.heartbeat, { method: "POST", headers, signal });
       if (answer.ok) end = Date.now() + (await answer.json()).seconds_left * 1000;
       else if (answer.status === 409) end = Date.now();
     } catch {

@@ -27,17 +27,12 @@ export function fill(text, values) {
   return text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
 
-/** Shows a message above the page; screen readers announce it. `kind` is error, warning or info. */
+/** Shows a message above the page, which screen readers announce: `text`, or that the server is out of reach. */
 export function say(kind, text) {
   const message = messages.querySelector("template").content.firstElementChild.cloneNode(true);
   message.classList.add(`message-${kind}`);
-  message.querySelector("p").textContent = text;
+  if (text) message.querySelector("p").textContent = text;
   place.replaceChildren(message);
-}
-
-/** Takes the message away. */
-export function hush() {
-  place.replaceChildren();
 }
 
 function toggleTheme() {
@@ -53,4 +48,4 @@ document.addEventListener("click", (event) => {
   event.target.closest("[data-close]")?.closest(".message")?.remove();
 });
 
-document.addEventListener("htmx:error", () => say("error", messages.dataset.unreachable));
+document.addEventListener("htmx:error", () => say("error"));

@@ -17,7 +17,7 @@ export class Strip {
       groups.append(this.group(index, numbers), gap(index + 1));
     }
     const parts = [groups];
-    if (ranking.groups.length === 0) groups.append(make("li", "strip-hint", this.words.empty));
+    if (ranking.groups.length === 0) groups.append(make("li", "strip-hint", fill(this.words.empty, { count: ranking.count })));
     if (!ranking.isComplete) parts.push(this.tray(ranking.unranked));
     this.element.replaceChildren(...parts);
     if (focused && this.element.isConnected) this.element.querySelector(`[data-show="${focused}"]`)?.focus();
@@ -61,7 +61,7 @@ function gap(index) {
   const item = make("li", "gap");
   item.dataset.drop = "gap";
   item.dataset.index = index;
-  item.setAttribute("role", "presentation");
+  item.setAttribute("aria-hidden", "true");
   return item;
 }
 

@@ -51,7 +51,7 @@ Visit = Annotated[tuple[WebSession, Person] | None, Depends(_visit)]
 async def forbid_forgery(request: Request, visit: Visit) -> None:
     """Refuse a post whose form is not from one of our pages: every form carries the session's token.
 
-    Raises NotAllowed.
+    Raises NotAllowed, or NotSignedIn where nobody is signed in.
     """
     if request.method in _SAFE:
         return
@@ -60,15 +60,16 @@ async def forbid_forgery(request: Request, visit: Visit) -> None:
         field = (await request.form()).get("csrf")
         sent = field if isinstance(field, str) else ""
     expected = request.state.csrf if visit or VISITOR_COOKIE in request.cookies else ""
-    if not expected or not secrets.compare_digest(sent.encode(), expected.encode()):
-        raise NotAllowed(
-            "This form has gone stale or did not come from here. Open the page again and send it once more."
-        )
+    if expected and secrets.compare_digest(sent.encode(), expected.encode()):
+        return
+    if visit is None:
+        raise NotSignedIn("You are not signed in, or were signed out meanwhile. Sign in and try again.")
+    raise NotAllowed("This form has gone stale, or is not from here. Open the page again and send it once more.")
 
 
 def _person(visit: Visit) -> Person:
     if visit is None:
-        raise NotSignedIn("You are not signed in, or were signed out meanwhile. Sign in and try again.")
+        raise NotSignedIn("You are not signed in. Sign in and try again.")
     return visit[1]
 
 

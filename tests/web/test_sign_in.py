@@ -1,6 +1,7 @@
 """Do people come in by password, link and invite, and nobody else?"""
 
 import re
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import update
@@ -10,15 +11,19 @@ from app.domain import people, sign_in
 from app.tables import Person, Role, SignInLink
 from app.web.session import SESSION_COOKIE
 from tests.factories import PASSWORD, make_person, make_project
+from tests.web.visitor import Visitor
+
+Committed = sessionmaker[Session]
+VisitAs = Callable[[Person], Visitor]
 
 
 @pytest.fixture
-def person(committed: sessionmaker[Session]) -> Person:
+def person(committed: Committed) -> Person:
     with committed.begin() as session:
         return make_person(session, "Ada", password=PASSWORD)
 
 
-def test_password_signs_in_and_leads_back(visitor, person) -> None:
+def test_password_signs_in_and_leads_back(visitor: Visitor, person: Person) -> None:
     asked = visitor.get("/account?tab=tokens")
     assert asked.status_code == 303
     visitor.get(asked.headers["location"])
@@ -31,7 +36,7 @@ def test_password_signs_in_and_leads_back(visitor, person) -> None:
 
 
 @pytest.mark.parametrize("password", ["wrong password", "", "\x00"])
-def test_wrong_password_stays_out_and_keeps_the_address(visitor, person, password) -> None:
+def test_wrong_password_stays_out_and_keeps_the_address(visitor: Visitor, person: Person, password: str) -> None:
     visitor.get("/sign-in")
     refused = visitor.post("/sign-in", {"email": person.email, "password": password})
     assert refused.status_code == 401
@@ -39,7 +44,7 @@ def test_wrong_password_stays_out_and_keeps_the_address(visitor, person, passwor
     assert SESSION_COOKIE not in visitor.client.cookies
 
 
-def test_ten_wrong_passwords_lock_the_account(visitor, person) -> None:
+def test_ten_wrong_passwords_lock_the_account(visitor: Visitor, person: Person) -> None:
     visitor.get("/sign-in")
     statuses = [
         visitor.post("/sign-in", {"email": person.email, "password": "not this one"}).status_code for _ in range(11)
@@ -48,21 +53,25 @@ def test_ten_wrong_passwords_lock_the_account(visitor, person) -> None:
     assert visitor.post("/sign-in", {"email": person.email, "password": PASSWORD}).status_code == 429
 
 
-@pytest.mark.parametrize("elsewhere", ["https://example.org", "//example.org", "/\\example.org", "javascript:alert(1)", ""])
-def test_sign_in_leads_to_no_other_server(visitor, person, elsewhere) -> None:
+@pytest.mark.parametrize(
+    "elsewhere", ["https://example.org", "//example.org", "/\\example.org", "javascript:alert(1)", ""]
+)
+def test_sign_in_leads_to_no_other_server(visitor: Visitor, person: Person, elsewhere: str) -> None:
     visitor.get("/sign-in")
     entered = visitor.post("/sign-in", {"email": person.email, "password": PASSWORD, "next": elsewhere})
     assert entered.headers["location"] == "/"
 
 
-def test_signing_out_ends_the_session(person, visit_as) -> None:
+def test_signing_out_ends_the_session(person: Person, visit_as: VisitAs) -> None:
     browser = visit_as(person)
     assert browser.get("/").status_code == 200
     assert browser.post("/sign-out").headers["location"] == "/sign-in"
     assert browser.get("/").headers["location"].startswith("/sign-in")
 
 
-def test_link_signs_in_once_and_looking_at_it_uses_nothing_up(visitor, person, committed) -> None:
+def test_link_signs_in_once_and_looking_at_it_uses_nothing_up(
+    visitor: Visitor, person: Person, committed: Committed
+) -> None:
     with committed.begin() as session:
         secret = sign_in.create_sign_in_link(session, person)
     visitor.get(f"/link/{secret}")
@@ -72,7 +81,7 @@ def test_link_signs_in_once_and_looking_at_it_uses_nothing_up(visitor, person, c
     assert visitor.post(f"/link/{secret}").status_code == 409
 
 
-def test_link_that_ran_out_says_so(visitor, person, committed) -> None:
+def test_link_that_ran_out_says_so(visitor: Visitor, person: Person, committed: Committed) -> None:
     with committed.begin() as session:
         secret = sign_in.create_sign_in_link(session, person)
         session.execute(update(SignInLink).values(expires_at=SignInLink.created_at))
@@ -82,7 +91,7 @@ def test_link_that_ran_out_says_so(visitor, person, committed) -> None:
     assert "Ask for a new one" in refused.text
 
 
-def test_invite_makes_a_member(visitor, committed) -> None:
+def test_invite_makes_a_member(visitor: Visitor, committed: Committed) -> None:
     with committed.begin() as session:
         owner = make_person(session, is_owner=True)
         project = make_project(session, owner, name="Stories")
@@ -99,7 +108,9 @@ def test_invite_makes_a_member(visitor, committed) -> None:
     assert visitor.get(f"/invites/{secret}").status_code == 409
 
 
-def test_invite_lets_a_known_person_join_with_one_click(visit_as, person, committed) -> None:
+def test_invite_lets_a_known_person_join_with_one_click(
+    visit_as: VisitAs, person: Person, committed: Committed
+) -> None:
     with committed.begin() as session:
         owner = make_person(session, is_owner=True)
         project = make_project(session, owner)
@@ -114,17 +125,20 @@ def test_invite_lets_a_known_person_join_with_one_click(visit_as, person, commit
 
 
 @pytest.mark.parametrize("token", ["", "x", "ä" * 40])
-def test_posts_without_the_token_are_refused(visitor, person, visit_as, token) -> None:
+def test_posts_without_the_token_are_refused(visitor: Visitor, person: Person, visit_as: VisitAs, token: str) -> None:
     browser = visit_as(person)
     browser.token = token
     assert browser.post("/sign-out").status_code == 403
     assert browser.get("/").status_code == 200
     visitor.get("/sign-in")
     visitor.token = token
-    assert visitor.post("/sign-in", {"email": person.email, "password": PASSWORD}).status_code == 403
+    assert visitor.post("/sign-in", {"email": person.email, "password": PASSWORD}).status_code == 401
+    assert SESSION_COOKIE not in visitor.client.cookies
 
 
-def test_another_visitors_token_is_refused(visitor, person, visit_as, committed) -> None:
+def test_another_visitors_token_is_refused(
+    visitor: Visitor, person: Person, visit_as: VisitAs, committed: Committed
+) -> None:
     with committed.begin() as session:
         somebody = make_person(session)
     other = visit_as(somebody)
@@ -133,7 +147,7 @@ def test_another_visitors_token_is_refused(visitor, person, visit_as, committed)
     assert browser.post("/sign-out").status_code == 403
 
 
-def test_every_page_forbids_what_is_not_ours(visitor) -> None:
+def test_every_page_forbids_what_is_not_ours(visitor: Visitor) -> None:
     answers = [visitor.get(path) for path in ("/sign-in", "/nowhere", "/static/app.css", "/api/v1/nowhere")]
     nonces = set()
     for answer in answers:
@@ -151,14 +165,14 @@ def test_every_page_forbids_what_is_not_ours(visitor) -> None:
     assert "<style" not in page.text
 
 
-def test_static_files_are_kept_under_their_hash_alone(visitor) -> None:
+def test_static_files_are_kept_under_their_hash_alone(visitor: Visitor) -> None:
     (address,) = re.findall(r'href="(/static/app\.css\?v=\w+)"', visitor.get("/sign-in").text)
     assert "immutable" in visitor.get(address).headers["cache-control"]
     assert visitor.get("/static/app.css").headers["cache-control"] == "no-cache"
     assert visitor.get("/static/app.css?v=0").headers["cache-control"] == "no-cache"
 
 
-def test_strangers_do_not_learn_that_a_project_exists(visit_as, person, committed) -> None:
+def test_strangers_do_not_learn_that_a_project_exists(visit_as: VisitAs, person: Person, committed: Committed) -> None:
     with committed.begin() as session:
         make_project(session, name="Secret stories")
     browser = visit_as(person)
@@ -169,7 +183,7 @@ def test_strangers_do_not_learn_that_a_project_exists(visit_as, person, committe
     assert browser.get("/projects/no-such-project/desk").status_code == 404
 
 
-def test_owner_sees_every_project(visit_as, committed) -> None:
+def test_owner_sees_every_project(visit_as: VisitAs, committed: Committed) -> None:
     with committed.begin() as session:
         owner = make_person(session, is_owner=True)
         for name in ("One", "Two"):

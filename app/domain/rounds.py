@@ -2,14 +2,14 @@
 
 import secrets
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypedDict, Unpack
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.domain import audit, comparisons, gates, labels, runs, snapshots
-from app.domain.settings import parse_settings
+from app.domain.settings import LoopSettings, parse_settings
 from app.errors import Conflict, NotFound
 from app.tables import (
     LIVE_STATES,
@@ -161,13 +161,17 @@ def trigger(session: Session, round_: Round) -> Trigger | None:
     """What makes a labelling round's snapshot due now, if anything does."""
     if round_.state is not RoundState.LABELLING or round_.labelling_since is None:
         return None
-    loop = parse_settings(round_.settings).loop
-    new = labels.new_labels_since_snapshot(session, round_.project_id)
+    return _due(session, round_.project_id, parse_settings(round_.settings).loop, round_.labelling_since)
+
+
+def _due(session: Session, project_id: int, loop: LoopSettings, since: datetime) -> Trigger | None:
+    """Whether the labels since the last snapshot are enough, by their number or by the time since `since`."""
+    new = labels.new_labels_since_snapshot(session, project_id)
     if new >= loop.trigger_labels:
         return Trigger.LABELS
     if loop.trigger_hours is not None and new >= loop.trigger_min_labels:
         now = session.scalars(select(func.clock_timestamp())).one()
-        if now - round_.labelling_since >= timedelta(hours=loop.trigger_hours):
+        if now - since >= timedelta(hours=loop.trigger_hours):
             return Trigger.TIME
     return None
 
@@ -267,13 +271,18 @@ def projects_to_tick(session: Session) -> list[int]:
 
 
 def _start_next(session: Session, project: Project) -> None:
-    """Start the round after one that ended well, where the project's loop is automatic."""
-    if not parse_settings(project.settings).loop.automatic:
+    """Where the loop is automatic: start the round after one that ended well, or the first once labels are due."""
+    loop = parse_settings(project.settings).loop
+    if not loop.automatic:
         return
     last = session.scalar(
         select(Round.state).where(Round.project_id == project.id).order_by(Round.number.desc()).limit(1)
     )
-    if last in {RoundState.PROMOTED, RoundState.REJECTED}:
+    if last is None:
+        is_time = _due(session, project.id, loop, project.created_at) is not None
+    else:
+        is_time = last in {RoundState.PROMOTED, RoundState.REJECTED}
+    if is_time:
         start_round(session, project, by=None)
 
 

@@ -40,7 +40,10 @@ class _Settings(BaseModel):
 class LoopSettings(_Settings):
     """When a round moves on, and what decides over its policy."""
 
-    automatic: bool = Field(default=False, description="Start the next round by itself when one has ended.")
+    automatic: bool = Field(
+        default=False,
+        description="Rounds start by themselves: the first once its labels are due, each next one after a good end.",
+    )
     prompts_per_round: int = Field(
         default=200, ge=0, le=1_000_000, description="Prompts that the current policy answers a round. 0: no sampling."
     )

@@ -373,6 +373,20 @@ def test_a_cancelled_round_takes_its_gate_back(session: Session) -> None:
     assert label_all(session, project) == 0
 
 
+def test_the_first_round_starts_by_itself_once_enough_is_labelled(session: Session) -> None:
+    project = make_loop_project(session, loop={"automatic": True, "prompts_per_round": 0, "trigger_labels": 4})
+    make_comparisons(session, project, 4)
+    rounds.tick(session, project.id)
+    assert rounds.live_round(session, project.id) is None
+    label_all(session, project)
+    rounds.tick(session, project.id)
+    first = rounds.live_round(session, project.id)
+    assert first is not None
+    assert (first.number, first.state, first.started_by_id) == (1, S.LABELLING, None)
+    rounds.tick(session, project.id)
+    assert (first.state, first.trigger) == (S.FITTING, Trigger.LABELS)
+
+
 def test_the_loop_goes_on_by_itself_after_a_good_end_alone(session: Session) -> None:
     project, _, policy = evaluated(session, 0.9, automatic=True)
     rounds.tick(session, project.id)

@@ -123,31 +123,38 @@ def evaluate_policy(attempt: Attempt) -> None:
 
 def _write(attempt: Attempt, contest: Contest) -> Written:
     """Each policy answers every test prompt with noise of its own, and says how likely the new one's answers are."""
-    settings = contest.inputs.sampling
-    n = contest.inputs.settings.loop.evaluation_samples
     by_policy: dict[int, list[list[Sample]]] = {}
     logprobs: dict[int, list[Tensor]] = {}
     for policy in contest.policies:
-        model, tokenizer = load_policy(policy, attempt.device)
-        by_policy[policy.id] = sample_responses(
-            model,
-            tokenizer,
-            contest.messages,
-            n,
-            settings,
-            derive_seed(contest.inputs.round.seed, "evaluate", policy.version),
-            attempt.named(f"version {policy.version} writes"),
-        )
-        dialogues = [
-            Dialogue(encode_prompt(tokenizer, prompt), sample.token_ids)
-            for prompt, own in zip(contest.messages, by_policy[contest.new.id], strict=True)
-            for sample in own
-        ]
-        logprobs[policy.id] = response_logprobs(model, dialogues, settings.temperature)
+        # In a function of its own, so that one policy at a time is in memory.
+        by_policy[policy.id], logprobs[policy.id] = _ask(attempt, contest, policy, by_policy.get(contest.new.id))
     kl = {
         policy_id: float(sequence_kl(logprobs[contest.new.id], other).mean()) for policy_id, other in logprobs.items()
     }
     return Written(by_policy, kl)
+
+
+def _ask(
+    attempt: Attempt, contest: Contest, policy: Policy, answers: list[list[Sample]] | None
+) -> tuple[list[list[Sample]], list[Tensor]]:
+    """What a policy answers, and its token log-probabilities of the new policy's `answers` (None: its own)."""
+    settings = contest.inputs.sampling
+    model, tokenizer = load_policy(policy, attempt.device)
+    own = sample_responses(
+        model,
+        tokenizer,
+        contest.messages,
+        contest.inputs.settings.loop.evaluation_samples,
+        settings,
+        derive_seed(contest.inputs.round.seed, "evaluate", policy.version),
+        attempt.named(f"version {policy.version} writes"),
+    )
+    dialogues = [
+        Dialogue(encode_prompt(tokenizer, prompt), sample.token_ids)
+        for prompt, drawn in zip(contest.messages, answers or own, strict=True)
+        for sample in drawn
+    ]
+    return own, response_logprobs(model, dialogues, settings.temperature)
 
 
 def _score(attempt: Attempt, contest: Contest, row: RewardModel, written: Written) -> dict[int, Tensor]:

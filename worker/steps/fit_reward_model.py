@@ -13,7 +13,7 @@ from worker import artifacts
 from worker.attempt import Attempt
 from worker.learning.records import Message, Ranking
 from worker.learning.reward import fit_reward_model, pairwise_accuracy, score_rankings, teaches
-from worker.learning.scoring import RewardModel, normalise, save_reward_model
+from worker.learning.scoring import Normalisation, RewardModel, normalise, save_reward_model
 from worker.learning.seeds import derive_seed
 from worker.steps.inputs import RoundInputs, as_messages, as_new_sample, load_policy, read_prompts, read_round
 from worker.steps.sample_responses import distinct_samples
@@ -38,9 +38,9 @@ class ReferenceSet:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted, normalised and stored reward model, and its card."""
+    """What is left of a reward model once it is stored: its scale, its place and its card. Its memory is free again."""
 
-    model: RewardModel
+    scale: Normalisation
     artifact: artifacts.Artifact
     card: dict[str, Any]
 
@@ -83,8 +83,8 @@ def fit_reward_models(attempt: Attempt) -> None:
                 backbone=inputs.base.uri,
                 uri=one.artifact.uri,
                 content_hash=one.artifact.content_hash,
-                gain=one.model.normalisation.gain,
-                offset=one.model.normalisation.offset,
+                gain=one.scale.gain,
+                offset=one.scale.offset,
                 card=one.card,
             )
             runs.note(run, f"{purpose} reward model: {_in_words(one.card)}")
@@ -141,7 +141,7 @@ def _fit(
         "settings": asdict(inputs.reward),
         "seed": seed,
     }
-    return Fitted(model, artifact, card)
+    return Fitted(model.normalisation, artifact, card)
 
 
 def accuracy_on(model: RewardModel, test: Sequence[Ranking], seed: int) -> dict[str, float | int | None]:

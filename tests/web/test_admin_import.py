@@ -49,7 +49,7 @@ def test_good_file_is_previewed_then_taken(admin: Visitor, place: AdminProject, 
     assert "Scattering." in preview
     assert count(committed, Prompt) == 0
     taken = admin.post(sent.headers["location"], {"act": "all"})
-    assert "1 new prompts, 2 new responses, 1 new comparisons" in admin.get(taken.headers["location"]).text
+    assert "New prompts: 1, new responses: 2, new comparisons: 1" in admin.get(taken.headers["location"]).text
     assert (count(committed, Prompt), count(committed, Comparison)) == (1, 1)
     again = admin.post(sent.headers["location"], {"act": "all"})
     assert again.status_code == 409

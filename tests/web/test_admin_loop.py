@@ -1,0 +1,197 @@
+"""Is the loop turned by hand and watched: rounds, runs, verdicts, and the way back to the labels?"""
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.domain import policies, reward_models, rounds, runs
+from app.tables import Person, PolicyScore, RewardModelPurpose, Round, RoundState, Step
+from tests.admin_project import AdminProject, make_admin_project, make_comparisons, make_label
+from tests.web.visitor import Visitor
+
+Committed = sessionmaker[Session]
+VisitAs = Callable[[Person], Visitor]
+
+
+@pytest.fixture
+def place(committed: Committed) -> AdminProject:
+    with committed.begin() as session:
+        place = make_admin_project(session)
+        make_comparisons(session, place.project, 12)
+        return place
+
+
+@pytest.fixture
+def admin(place: AdminProject, visit_as: VisitAs) -> Visitor:
+    return visit_as(place.admin)
+
+
+def finish(committed: Committed, place: AdminProject, step: Step, *, verdict: dict[str, object] | None = None) -> None:
+    """Do what a worker does around a step, without the work."""
+    with committed.begin() as session:
+        run = next(run for run in runs.list_runs(session, place.project.id) if run.step is step)
+        attempt = runs.claim(session, run.id)
+        rounds.finish_step(session, run.id, attempt, verdict=verdict)
+
+
+def state_of(committed: Committed, place: AdminProject, number: int = 1) -> RoundState:
+    with committed() as session:
+        return rounds.get_round(session, place.project.id, number).state
+
+
+def test_round_without_prompts_is_refused_on_the_overview(committed: Committed, visit_as: VisitAs) -> None:
+    with committed.begin() as session:
+        empty = make_admin_project(session, "Empty")
+    admin = visit_as(empty.admin)
+    assert "First, prompts" in admin.get(empty.root).text
+    refused = admin.post(f"{empty.root}/rounds")
+    assert refused.status_code == 409
+    assert "import more prompts" in refused.text
+
+
+def test_round_is_started_fired_and_watched_on_the_overview(
+    place: AdminProject, committed: Committed, admin: Visitor
+) -> None:
+    assert "Start round 1" in admin.get(place.root).text
+    assert admin.post(f"{place.root}/rounds").headers["location"] == place.root
+    assert state_of(committed, place) is RoundState.SAMPLING
+    page = admin.get(place.root).text
+    assert 'aria-current="step"' in page
+    assert 'hx-trigger="every 2s"' in page
+    assert "Start round" not in page
+    second = admin.post(f"{place.root}/rounds")
+    assert second.status_code == 409
+    assert "still sampling" in second.text
+    early = admin.post(f"{place.root}/rounds/1/fire")
+    assert early.status_code == 409
+    assert "only a round that is labelling" in early.text
+
+    finish(committed, place, Step.SAMPLE_RESPONSES)
+    assert "0 of 200 new labels" in admin.get(place.root).text
+    assert admin.post(f"{place.root}/rounds/1/fire").status_code == 409
+    with committed.begin() as session:
+        make_label(session, place)
+    assert "1 of 200 new labels" in admin.get(place.root).text
+    assert admin.post(f"{place.root}/rounds/1/fire").status_code == 303
+    assert state_of(committed, place) is RoundState.FITTING
+
+
+def test_refreshed_picture_is_the_block_alone(place: AdminProject, admin: Visitor) -> None:
+    admin.post(f"{place.root}/rounds")
+    block = admin.get(place.root, **{"HX-Request": "true"}).text
+    assert block.strip().startswith('<section id="loop"')
+    assert "<html" not in block
+
+
+def test_round_is_cancelled_once(place: AdminProject, committed: Committed, admin: Visitor) -> None:
+    admin.post(f"{place.root}/rounds")
+    assert admin.post(f"{place.root}/rounds/1/cancel").headers["location"] == f"{place.root}/rounds/1"
+    assert state_of(committed, place) is RoundState.CANCELLED
+    page = admin.get(f"{place.root}/rounds/1").text
+    assert "An admin stopped it" in page
+    assert "hx-trigger" not in page
+    again = admin.post(f"{place.root}/rounds/1/cancel")
+    assert again.status_code == 409
+    assert "is cancelled" in again.text
+
+
+def test_run_shows_its_bar_values_log_and_error(place: AdminProject, committed: Committed, admin: Visitor) -> None:
+    admin.post(f"{place.root}/rounds")
+    with committed() as session:
+        run = runs.list_runs(session, place.project.id)[0]
+    address = f"{place.root}/runs/{run.id}"
+    assert "Waiting for a worker" in admin.get(address).text
+    with committed.begin() as session:
+        attempt = runs.claim(session, run.id)
+        points = {step: {"loss": 1 / (step + 1), "kl": float("nan")} for step in range(20)}
+        runs.report(session, run.id, attempt, phase="sample_responses", done=20, total=80, points=points)
+    page = admin.get(address).text
+    assert '<progress class="run-bar" max="80" value="20"' in page
+    assert "20 of 80" in page
+    assert "attempt 1 begins" in page
+    assert "0.05" in page
+    assert 'hx-trigger="every 1s"' in page
+    with committed.begin() as session:
+        rounds.fail_step(session, run.id, attempt, "the disk is full", may_pass=False)
+    ended = admin.get(address).text
+    assert "the disk is full" in ended
+    assert "hx-trigger" not in ended
+    assert "the disk is full" in admin.get(place.root).text
+
+
+def test_curves_are_sent_point_by_point(place: AdminProject, committed: Committed, admin: Visitor) -> None:
+    admin.post(f"{place.root}/rounds")
+    with committed.begin() as session:
+        run = runs.list_runs(session, place.project.id)[0]
+        attempt = runs.claim(session, run.id)
+        runs.report(session, run.id, attempt, phase="ppo", done=1, total=3, points={0: {"kl": 0.5}, 1: {"kl": 0.7}})
+    address = f"{place.root}/runs/{run.id}/points"
+    told = admin.get(address).json()
+    assert (told["attempt"], told["going_on"]) == (1, True)
+    assert [(one["phase"], one["step"], one["values"]) for one in told["points"]] == [
+        ("ppo", 0, {"kl": 0.5}),
+        ("ppo", 1, {"kl": 0.7}),
+    ]
+    last = told["points"][-1]["id"]
+    assert admin.get(f"{address}?after={last}").json()["points"] == []
+
+
+def test_round_tells_its_verdict_scores_and_lineage(place: AdminProject, committed: Committed, admin: Visitor) -> None:
+    admin.post(f"{place.root}/rounds")
+    finish(committed, place, Step.SAMPLE_RESPONSES)
+    with committed.begin() as session:
+        make_label(session, place)
+    admin.post(f"{place.root}/rounds/1/fire")
+    with committed.begin() as session:
+        round_ = rounds.get_round(session, place.project.id, 1)
+        add_results(session, round_)
+    finish(committed, place, Step.FIT_REWARD_MODEL)
+    finish(committed, place, Step.IMPROVE_POLICY)
+    won = {"value": 0.75, "low": 0.7, "high": 0.8, "count": 400}
+    verdict = {"judge": "the evaluation reward model", "winrate_parent": won, "winrate_version_0": won}
+    finish(committed, place, Step.EVALUATE_POLICY, verdict=verdict)
+
+    page = " ".join(admin.get(f"{place.root}/rounds/1").text.split())
+    assert "Promoted: the new policy is the current one." in page
+    assert "Decided by: the evaluation reward model" in page
+    assert "0.75" in page
+    assert "0.710" in page  # the reward model's accuracy
+    assert "77 % (71 %" in page  # a cell of the matrix
+    assert "fitted on snapshot 1 (1 label by 1 annotator)" in page
+    assert "0.981" in page  # a measure of the new policy
+    assert "version 1" in admin.get(f"{place.root}/rounds").text
+
+
+def add_results(session: Session, round_: Round) -> None:
+    """What the steps of a round store."""
+    run = runs.list_runs(session, round_.project_id)[0]
+    card = {"accuracy": 0.71, "accuracy_low": 0.65, "accuracy_high": 0.77, "accuracy_pairs": 200, "epochs": 2}
+    model = reward_models.add_reward_model(
+        session,
+        round_,
+        run,
+        RewardModelPurpose.TRAINING,
+        backbone="tiny",
+        uri="reward/1",
+        content_hash="ab" * 32,
+        gain=1.0,
+        offset=0.0,
+        card=card,
+    )
+    new = policies.add_policy(session, round_, run, reward_model=model, uri="policies/1", content_hash="cd" * 32)
+    policies.measure(session, new.id, {"kl": 9.2, "ended_rate": 0.981})
+    session.add(
+        PolicyScore(
+            project_id=round_.project_id,
+            round_id=round_.id,
+            policy_id=new.id,
+            reward_model_id=model.id,
+            mean=1.3,
+            winrate=0.77,
+            winrate_low=0.71,
+            winrate_high=0.83,
+            samples=400,
+        )
+    )
+    session.flush()

@@ -17,10 +17,15 @@ export class Strip {
       groups.append(this.group(index, numbers), gap(index + 1));
     }
     const parts = [groups];
-    if (ranking.groups.length === 0) groups.append(make("li", "strip-hint", fill(this.words.empty, { count: ranking.count })));
+    if (ranking.groups.length === 0) groups.append(make("li", "strip-hint", this.hint(ranking.count)));
     if (!ranking.isComplete) parts.push(this.tray(ranking.unranked));
     this.element.replaceChildren(...parts);
     if (focused && this.element.isConnected) this.element.querySelector(`[data-show="${focused}"]`)?.focus();
+  }
+
+  hint(count) {
+    const { empty, empty_touch: touch } = this.words;
+    return matchMedia("(pointer: coarse)").matches ? touch : fill(empty, { count });
   }
 
   group(index, numbers) {

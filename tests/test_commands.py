@@ -47,7 +47,10 @@ def prefloop(*arguments: str, given: str | None = None) -> subprocess.CompletedP
 def leaves(command: click.Command, path: str = "") -> Iterator[tuple[str, click.Command]]:
     """Every command that does something, by its whole name."""
     if isinstance(command, click.Group):
-        for name, below in command.commands.items():
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
             yield from leaves(below, f"{path} {name}".strip())
     else:
         yield path, command
@@ -55,10 +58,19 @@ def leaves(command: click.Command, path: str = "") -> Iterator[tuple[str, click.
 
 def test_every_command_has_help_and_an_example() -> None:
     command = create_command()
-    assert set(command.commands) >= NAMES
+    assert set(command.list_commands(click.Context(command))) >= NAMES
     for name, leaf in leaves(command):
         assert leaf.help, name
         assert f"prefloop {name}" in (leaf.epilog or ""), f"prefloop {name} shows no example"
+
+
+def test_commands_of_the_server_do_not_wait_for_torch() -> None:
+    program = "import sys; from app.commands import main; sys.argv = ['prefloop', 'serve', '--help']; main()"
+    shown = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "prefloop serve" in shown.stdout
+    assert "torch" not in shown.stderr
 
 
 def test_people_and_tokens(committed: Committed) -> None:

@@ -1,6 +1,6 @@
 """What does the command `prefloop` do? Everything that the pages do not: processes, people, files."""
 
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import click
@@ -13,7 +13,31 @@ from app.errors import PrefloopError
 
 
 class _Group(click.Group):
-    """Shows refusals as they stand, without a traceback."""
+    """Shows refusals as they stand, without a traceback; reads others' sub-commands only where they are asked for.
+
+    Learning's bring torch, which takes seconds that `prefloop serve` need not wait for.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        for entry in _others():
+            self._take(entry)
+        return super().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        for entry in _others():
+            if cmd_name in self.commands:
+                break
+            self._take(entry)
+        return super().get_command(ctx, cmd_name)
+
+    def _take(self, entry: EntryPoint) -> None:
+        try:
+            for command in entry.load():
+                self.add_command(command)
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.split(".")[0] in {"app", "worker", "demo"}:
+                raise
+            self.add_command(_missing(entry.name, error.name))
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -37,15 +61,13 @@ def create_command() -> click.Group:
     )
     for command in server_commands:
         group.add_command(command)
-    for entry in entry_points(group="prefloop.commands"):
-        try:
-            for command in entry.load():
-                group.add_command(command)
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.split(".")[0] in {"app", "worker", "demo"}:
-                raise
-            group.add_command(_missing(entry.name, error.name))
     return group
+
+
+def _others() -> list[EntryPoint]:
+    """Who else brings sub-commands, by name: the demo before learning, which takes longest to read."""
+    entries = entry_points(group="prefloop.commands")
+    return sorted((entry for entry in entries if entry.name != "server"), key=lambda entry: entry.name)
 
 
 def _missing(name: str, module: str) -> click.Command:

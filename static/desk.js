@@ -24,6 +24,8 @@ class Desk extends HTMLElement {
     this.keysOn.addEventListener("change", () => remember("keys", this.keysOn.checked ? "on" : "off"), { signal });
     markLayout();
     if (this.form) this.begin(signal);
+    // The next comparison is read from its beginning; a page that is only loading keeps its place.
+    if (document.readyState === "complete") scrollTo(0, 0);
     if (document.activeElement === document.body) this.querySelector("[data-start]")?.focus({ preventScroll: true });
   }
 

@@ -49,6 +49,7 @@ def _page(request: Request, session: Session, project: Project, member: Membersh
         "desk/desk.html",
         "desk",
         project=project,
+        member=member,
         progress=progress(session, project.id, member.id),
         **context,
     )
@@ -93,6 +94,6 @@ def heartbeat(session: Database, project: MemberProject, member: Member, assignm
 
 
 @router.get("/guidelines")
-def guidelines(request: Request, project: MemberProject) -> Response:
+def guidelines(request: Request, project: MemberProject, member: Member) -> Response:
     """The project's guidelines on a page of their own."""
-    return page(request, "desk/guidelines.html", project=project, version=project.current_version)
+    return page(request, "desk/guidelines.html", project=project, member=member, version=project.current_version)

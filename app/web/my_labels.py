@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 from app.domain import labels, queue
 from app.domain.progress import progress
 from app.errors import Invalid
-from app.tables import Label, Project
+from app.tables import Label, Membership, Project
 from app.web.pages import page, redirect
 from app.web.ranking_form import SentForm, places_of, read_groups, read_places, read_seconds
 from app.web.session import Database, Member, MemberProject
@@ -32,6 +32,7 @@ def my_labels(
         request,
         "desk/labels.html",
         project=project,
+        member=member,
         labels=rows[:PAGE_ROWS],
         more=rows[PAGE_ROWS - 1].id if len(rows) > PAGE_ROWS else None,
         before=before,
@@ -44,18 +45,26 @@ def my_labels(
 def edit_page(request: Request, session: Database, project: MemberProject, member: Member, label_id: int) -> Response:
     """One's label on the desk, as it stands."""
     label = labels.get_label(session, project.id, label_id, member.id)
-    return _show(request, session, project, label, places=places_of(label.revisions[-1].ranks))
+    return _show(request, session, project, member, label, places=places_of(label.revisions[-1].ranks))
 
 
 def _show(
-    request: Request, session: Session, project: Project, label: Label, *, status: int = 200, **context: object
+    request: Request,
+    session: Session,
+    project: Project,
+    member: Membership,
+    label: Label,
+    *,
+    status: int = 200,
+    **context: object,
 ) -> Response:
-    assignment = queue.get_assignment(session, label.assignment_id, label.annotator_id)
+    assignment = queue.get_assignment(session, label.assignment_id, member.id)
     answer = page(
         request,
         "desk/label.html",
         "desk",
         project=project,
+        member=member,
         label=label,
         view=queue.view(session, assignment),
         **{"error": None, **context},
@@ -73,5 +82,5 @@ def edit(
         labels.revise(session, label_id, member.id, read_groups(form), seconds=read_seconds(form))
     except Invalid as error:
         label = labels.get_label(session, project.id, label_id, member.id)
-        return _show(request, session, project, label, status=422, places=read_places(form), error=str(error))
+        return _show(request, session, project, member, label, status=422, places=read_places(form), error=str(error))
     return redirect(f"/projects/{project.slug}/labels?saved={label_id}")

@@ -21,6 +21,7 @@ from app.tables import (
     Project,
     Prompt,
     Purpose,
+    Response,
     Role,
 )
 from tests.browser.desk_page import DeskPage, middle
@@ -160,6 +161,19 @@ def test_by_click(desk: DeskPage, work: Work) -> None:
     desk.submit()
     desk.next_assignment(first)
     assert work.label(first) == ranked(ids, [[2], [4], [3, 1]])
+
+
+def test_next_comparison_begins_at_its_top(desk: DeskPage, work: Work) -> None:
+    with work.committed.begin() as session:
+        session.execute(update(Response).values(text=Response.text + func.repeat("\n\nA paragraph.", 100)))
+    desk.page.reload()
+    desk.ready()
+    first = desk.assignment
+    desk.press("1", "2", "3", "4", "End")
+    expect(desk.card(4).get_by_text("A paragraph.").last).to_be_in_viewport()
+    desk.press("Enter")
+    desk.next_assignment(first)
+    assert desk.page.evaluate("scrollY") == 0
 
 
 def test_enter_submits_after_clicks(desk: DeskPage, work: Work) -> None:

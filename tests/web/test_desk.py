@@ -221,3 +221,13 @@ def test_editing_makes_a_revision_and_bad_edits_none(desk: Desk) -> None:
     assert desk.visitor.post(path, desk.answer(3, 2, 1)).status_code == 303
     assert desk.count(LabelRevision) == 2
     assert desk.visitor.get("/projects/stories/labels/999999").status_code == 404
+
+
+def test_admins_find_their_way_back(desk: Desk, visit_as: VisitAs) -> None:
+    with desk.committed.begin() as session:
+        admin = make_person(session)
+        people.add_member(session, desk.project, admin, Role.ADMIN)
+    browser = visit_as(admin)
+    for path in ("desk", "labels", "guidelines"):
+        assert 'href="/projects/stories/admin"' in browser.get(f"/projects/stories/{path}").text
+        assert 'href="/projects/stories/admin"' not in desk.visitor.get(f"/projects/stories/{path}").text

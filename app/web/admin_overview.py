@@ -12,6 +12,7 @@ from app.domain import overview as counting
 from app.domain.settings import parse_settings
 from app.tables import Project, Role, Round, RoundState, Run, RunState
 from app.web.admin_page import admin_page
+from app.web.pages import is_htmx
 from app.web.session import Database, ProjectAdmin
 
 router = APIRouter()
@@ -51,9 +52,9 @@ def overview(
     request: Request, session: Session, project: Project, *, status_code: int = 200, **told: Any
 ) -> HTMLResponse:
     """The same page, also as the answer to an act that was refused."""
+    # htmx asks for the picture alone, every other second: it must stay cheap.
+    around = {} if is_htmx(request) else _around_the_loop(session, project)
     past = rounds.list_rounds(session, project.id, limit=1)
-    members = people.list_members(session, project.id)
-    days = counting.labels_by_day(session, project.id)
     return admin_page(
         request,
         project,
@@ -62,16 +63,24 @@ def overview(
         section="overview",
         status_code=status_code,
         flow=counting.flow(session, project.id),
-        counts=comparisons.counts(session, project.id),
         picture=loop_picture(session, project, past[0]) if past else None,
-        new_labels=labels.new_labels_since_snapshot(session, project.id),
         policy=policies.current_policy(session, project),
-        agreement=agreement.pairwise_agreement(session, project.id),
-        annotators=sum(member.role is Role.ANNOTATOR for member, _ in members),
-        days=days,
-        busiest=max(count for _, count in days),
+        **around,
         **told,
     )
+
+
+def _around_the_loop(session: Session, project: Project) -> dict[str, Any]:
+    members = people.list_members(session, project.id)
+    days = counting.labels_by_day(session, project.id)
+    return {
+        "counts": comparisons.counts(session, project.id),
+        "new_labels": labels.new_labels_since_snapshot(session, project.id),
+        "agreement": agreement.pairwise_agreement(session, project.id),
+        "annotators": sum(member.role is Role.ANNOTATOR for member, _ in members),
+        "days": days,
+        "busiest": max(count for _, count in days),
+    }
 
 
 def loop_picture(session: Session, project: Project, round_: Round) -> LoopPicture:

@@ -7,7 +7,7 @@ from fastapi.responses import HTMLResponse, Response
 from sqlalchemy.orm import Session
 
 from app.config import settings
-from app.domain import agreement, overview, people
+from app.domain import agreement, labels, overview, people
 from app.errors import Invalid, NotFound
 from app.tables import Project, Role
 from app.web.admin_page import admin_page
@@ -74,6 +74,16 @@ def set_role(
 def remove(session: Database, project: ProjectAdmin, person: SignedIn, membership_id: int) -> Response:
     """Take a member out of the project; their labels stay."""
     people.remove_member(session, project.id, membership_id, person)
+    return redirect(f"/projects/{project.slug}/admin/people?saved=1")
+
+
+@router.post("/people/{membership_id}/withdraw")
+def withdraw(session: Database, project: ProjectAdmin, person: SignedIn, membership_id: int) -> Response:
+    """Take all labels of a member back for good, as the member asked."""
+    found = {member.id: member for member, _ in people.list_members(session, project.id)}.get(membership_id)
+    if found is None:
+        raise NotFound("There is no such member in this project.")
+    labels.withdraw_annotator(session, found, by=person)
     return redirect(f"/projects/{project.slug}/admin/people?saved=1")
 
 

@@ -164,6 +164,7 @@ def test_invite_link_is_copied(browse: Browse, place: AdminProject, sign_in: Sig
 def test_taking_somebody_out_asks_first(page: Page, place: AdminProject) -> None:
     page.goto(f"{place.root}/people")
     row = page.get_by_role("row", name="Bea Annotator")
+    row.get_by_text("Change").click()
     page.once("dialog", lambda dialog: dialog.dismiss())
     row.get_by_role("button", name="Remove").click()
     expect(row).to_be_visible()

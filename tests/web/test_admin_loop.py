@@ -106,7 +106,7 @@ def test_run_shows_its_bar_values_log_and_error(place: AdminProject, committed: 
         attempt = runs.claim(session, run.id)
         points = {step: {"loss": 1 / (step + 1), "kl": float("nan")} for step in range(20)}
         runs.report(session, run.id, attempt, phase="sample_responses", done=20, total=80, points=points)
-    page = admin.get(address).text
+    page = " ".join(admin.get(address).text.split())
     assert '<progress class="run-bar" max="80" value="20"' in page
     assert "20 of 80" in page
     assert "attempt 1 begins" in page

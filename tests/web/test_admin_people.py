@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.domain import labels, people, sign_in
-from app.tables import Membership, Person, Role
+from app.domain import people, sign_in
+from app.tables import Person, Role
 from tests.admin_project import AdminProject, make_admin_project, make_comparisons, make_label
 from tests.factories import PASSWORD, make_person
 from tests.web.visitor import Visitor
@@ -125,8 +125,8 @@ def test_snapshot_with_withdrawn_labels_is_not_exported(
         make_comparisons(session, place.project, 1)
         make_label(session, place)
     admin.post(f"{place.root}/exports")
-    with committed.begin() as session:
-        labels.withdraw_annotator(session, session.get_one(Membership, place.annotator_member.id))
+    assert admin.post(f"{place.root}/people/{place.annotator_member.id}/withdraw").status_code == 303
+    assert admin.post(f"{place.root}/people/999999/withdraw").status_code == 404
     assert "no longer exported" in admin.get(f"{place.root}/exports").text
     assert admin.get(f"{place.root}/exports/1/trl.jsonl").status_code == 409
     assert "withdrawn" in admin.get(f"{place.root}/labels").text

@@ -32,8 +32,11 @@ _BLOCKS = {"paragraph_open", "heading_open", "list_item_open", "th_open", "td_op
 
 @cache
 def _parser() -> MarkdownIt:
-    """CommonMark with tables and strikethrough. Raw HTML is off: it is shown as the text that it is."""
-    parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+    """CommonMark with tables and strikethrough. Raw HTML is off: it is shown as the text that it is.
+
+    A line break stays one, since models write verse and options line by line, and annotators judge what was written.
+    """
+    parser = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"])
     parser.add_render_rule("image", _image)
     parser.add_render_rule("link_open", _link)
     parser.add_render_rule("table_open", lambda *_: '<div class="table-scroll" tabindex="0"><table>\n')

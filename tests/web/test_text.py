@@ -20,6 +20,7 @@ CONTENT = Path(__file__).parent.parent.parent.parent / "shared" / "data" / "load
         ("![cat](https://e.org/c.png)", '<span class="image-text">cat (https://e.org/c.png)</span>'),
         ("[a](https://e.org)", '<a href="https://e.org" target="_blank" rel="noopener noreferrer nofollow">a</a>'),
         ("|a|\n|-:|\n|1|", '<td dir="auto" data-align="right">1</td>'),
+        ("one\ntwo", "one<br>\ntwo"),
         ("3. c", '<ol start="3">'),
         ("שלום", '<p dir="auto">שלום</p>'),
     ],

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
+from transformers.utils import logging as transformers_logging
 
 from app.domain import settings as project_settings
 from app.tables import (
@@ -101,6 +102,7 @@ def measure(session: Session, project: Project, pairs: int, seed: int, tick: Cal
     policies = _lineage_of(session, project)
     chosen = project_settings.parse_settings(project.settings).sampling
     settings = SamplingSettings(**chosen.model_dump())
+    transformers_logging.disable_progress_bar()  # the demo's own bars are enough
     stories = []
     for number, policy in enumerate(policies):
         stories.append(sample(policy.uri, openings, pairs // count, settings, seed + number))

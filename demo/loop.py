@@ -78,6 +78,7 @@ class Loop:
     progress: Progress
     stop: Event = field(default_factory=Event)
     _bars: dict[object, TaskID] = field(default_factory=dict)
+    _finished: set[TaskID] = field(default_factory=set)
 
     def turn(self, rounds: int) -> None:
         """Label round after round; return when round `rounds` + 1 waits for labels.
@@ -119,11 +120,12 @@ class Loop:
 
     def _finish(self, bar: TaskID, total: int) -> None:
         """Fill a bar; where bars cannot be drawn, say that this is done."""
-        task = next(task for task in self.progress.tasks if task.id == bar)
-        if task.finished:
+        if bar in self._finished:
             return
+        self._finished.add(bar)
         self.progress.update(bar, total=total, completed=total, phase="")
         if not self.progress.console.is_terminal:
+            task = next(task for task in self.progress.tasks if task.id == bar)
             self.progress.console.print(f"{task.description}: done after {task.elapsed or 0:.0f} s")
 
     def _bar(self, key: object, description: str) -> TaskID:

@@ -2,66 +2,26 @@
 
 The reward model never sees this file: it has to find out from rankings. A story is liked for people who speak,
 for a warm ending, for varied wording and for being finished; it is disliked for saying the same thing again. Every part
-is a share or saturates, so that a longer story is not a better one. The score is deterministic and lies in [-2, 5.5].
+is a share or saturates, so that a longer story is not a better one; speech and warmth are counted, so that a shorter
+one is not either. The score is deterministic and lies in [-2, 6].
 """
 
 import re
 from dataclasses import dataclass
 
 WARM_WORDS = frozenset(
-    {
-        "happy",
-        "happily",
-        "glad",
-        "proud",
-        "safe",
-        "warm",
-        "kind",
-        "kindly",
-        "gentle",
-        "friend",
-        "friends",
-        "friendly",
-        "together",
-        "love",
-        "loved",
-        "loves",
-        "hug",
-        "hugged",
-        "hugs",
-        "smile",
-        "smiled",
-        "smiles",
-        "smiling",
-        "laugh",
-        "laughed",
-        "laughing",
-        "thank",
-        "thanked",
-        "thanks",
-        "thankful",
-        "share",
-        "shared",
-        "sharing",
-        "help",
-        "helped",
-        "helping",
-        "cheer",
-        "cheered",
-        "cozy",
-        "grateful",
-        "forgave",
-        "cuddled",
-    }
+    "happy happily glad proud safe warm kind kindly gentle friend friends friendly together love loved loves "  # noqa: SIM905
+    "hug hugged hugs smile smiled smiles smiling laugh laughed laughing thank thanked thanks thankful share shared "
+    "sharing help helped helping cheer cheered cozy grateful forgave cuddled".split()
 )
-WEIGHTS = {"dialogue": 2.0, "warmth": 1.5, "variety": 1.0, "finish": 1.0, "repetition": -2.0}
+WEIGHTS = {"dialogue": 2.0, "warmth": 1.5, "variety": 1.5, "finish": 1.0, "repetition": -2.0}
 
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
 _SPEECH = re.compile(r'"([^"]*)"')
 _CURLY = str.maketrans("\u201c\u201d\u2018\u2019", "\"\"''")
 _FINISHED = re.compile(r"[.!?]['\"]?\s*$")
 
-_ENOUGH_SPEECH = 0.25  # share of the words that are spoken
+_ENOUGH_SPEECH = 10  # spoken words
 _ENOUGH_WARMTH = 2  # warm words in the ending
 _ENDING = 25  # words
 _WINDOW = 25  # words, for the variety of wording
@@ -94,7 +54,7 @@ def judge(story: str) -> Judgement:
     spoken = sum(len(_WORD.findall(speech)) for speech in _SPEECH.findall(plain))
     warm = len({word for word in words[-_ENDING:] if word in WARM_WORDS})
     return Judgement(
-        dialogue=min(1.0, spoken / len(words) / _ENOUGH_SPEECH),
+        dialogue=min(1.0, spoken / _ENOUGH_SPEECH),
         warmth=min(1.0, warm / _ENOUGH_WARMTH),
         variety=_between(_variety(words), _PLAIN_VARIETY, _RICH_VARIETY),
         finish=float(_FINISHED.search(plain) is not None),

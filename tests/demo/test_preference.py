@@ -18,9 +18,9 @@ GOOD = (
 
 def test_a_judgement_is_what_was_counted_by_hand() -> None:
     story = 'Tom sat down. "Hello you," said Mia. She gave him a hug and a smile.'
-    # 15 words, 2 of them spoken: 2/15 of the quarter that is enough. Two warm words end it. Under 25 words: no variety.
-    assert judge(story) == Judgement(dialogue=pytest.approx(2 / 15 / 0.25), warmth=1, variety=0, finish=1, repetition=0)
-    assert score(story) == pytest.approx(2.0 * 2 / 15 / 0.25 + 1.5 + 1.0)
+    # 2 spoken words of the 10 that are enough. Two warm words end it. Under 25 words: no variety.
+    assert judge(story) == Judgement(dialogue=0.2, warmth=1, variety=0, finish=1, repetition=0)
+    assert score(story) == pytest.approx(2.0 * 0.2 + 1.5 + 1.0)
 
 
 def test_repetition_is_the_share_of_triples_that_came_before() -> None:

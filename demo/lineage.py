@@ -61,7 +61,10 @@ def _gaps_of_snapshot(session: Session, snapshot: Snapshot, policy: Policy) -> l
     """What is broken between a snapshot and the responses that its labels ranked."""
     pinned = select(SnapshotRevision.revision_id).where(SnapshotRevision.snapshot_id == snapshot.id)
     labels = session.scalar(
-        select(func.count()).select_from(LabelRevision).join(Label).where(LabelRevision.id.in_(pinned))
+        select(func.count())
+        .select_from(LabelRevision)
+        .join(Label, Label.id == LabelRevision.label_id)
+        .where(LabelRevision.id.in_(pinned))
     )
     writers = session.execute(
         select(Policy.version, func.count())

@@ -87,13 +87,23 @@ def demo_settings(plan: Plan) -> dict[str, Any]:
         "test_share": 0.2,
         "loop": {
             "automatic": True,
-            "prompts_per_round": 400,
-            "trigger_labels": 380,
+            "prompts_per_round": 300,
+            "trigger_labels": 280,
             "evaluation_samples": 4,
         },
         "sampling": {"max_new_tokens": 80},
-        "reward": {},
-        "ppo": {},
+        "reward": {"epochs": 1, "learning_rate": 5e-4},
+        # With lambda below 1 the value function, hardly fitted in so short a run, makes ending early look good.
+        "ppo": {
+            "episodes": 768,
+            "batch_episodes": 64,
+            "epochs": 2,
+            "minibatches": 2,
+            "learning_rate": 2e-4,
+            "gae_lambda": 1.0,
+            "kl_coefficient": 0.1,
+            "missing_end_score": 0.75,
+        },
     }
     for name, value in plan.settings.items():
         groups[name] = groups[name] | value if isinstance(groups.get(name), dict) else value

@@ -12,6 +12,7 @@ from app.config import resource
 from app.errors import PrefloopError
 from app.web import account, admin, desk, my_labels, pages, projects, sign_in
 from app.web.assets import Assets
+from app.web.body_limit import BodyLimit
 from app.web.headers import SecurityHeaders
 from app.web.session import Database, forbid_forgery
 
@@ -31,6 +32,7 @@ def create_app() -> FastAPI:
     app.add_exception_handler(RequestValidationError, pages.malformed)
     app.add_exception_handler(HTTPException, pages.not_served)
     app.add_exception_handler(Exception, pages.failed)
+    app.add_middleware(BodyLimit)
     app.add_middleware(SecurityHeaders)
     return app
 

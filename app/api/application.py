@@ -58,6 +58,7 @@ def create_api() -> FastAPI:
                 403: "Your role does not allow this.",
                 404: "No such row, or none of your business.",
                 409: "The row's state does not allow this; the message names it.",
+                413: "The body is too long: send it in smaller parts.",
                 422: "The body or a parameter breaks a rule; the message says which.",
             }.items()
         },
@@ -96,7 +97,7 @@ def _malformed(_: Request, error: Exception) -> JSONResponse:
 
 def _not_served(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    codes = {404: "NotFound", 405: "MethodNotAllowed"}
+    codes = {404: "NotFound", 405: "MethodNotAllowed", 413: "TooLarge"}
     return _answer(error.status_code, codes.get(error.status_code, "Refused"), str(error.detail), {}, error.headers)
 
 

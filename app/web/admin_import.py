@@ -7,39 +7,29 @@ from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import HTMLResponse, Response
 from fastapi.routing import APIRoute
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
 from app.config import settings
+from app.database import transaction
 from app.domain import imports
 from app.errors import Conflict, Invalid
 from app.tables import Import, ImportState, Project
 from app.web.admin_page import admin_page
+from app.web.body_limit import largest_upload
 from app.web.pages import redirect
-from app.web.session import Database, ProjectAdmin, SignedIn
-
-_FORM_OVERHEAD = 100_000  # bytes of a multipart form beside its file
-
-
-class TooLarge(Invalid):
-    """An upload beyond the limit of this server."""
-
-    status = 413
+from app.web.session import Database, ProjectAdmin, SignedIn, administered_project
 
 
 class UploadRoute(APIRoute):
-    """Looks at an upload's length before any of it is kept, and lets a pasted text be as long as a file."""
+    """Looks at who sends an upload before any of it is read, and lets a pasted text be as long as a file."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler behind a check of the length."""
+        """The handler behind a check of the sender."""
         handle = super().get_route_handler()
 
         async def handle_bounded(request: Request) -> Response:
-            largest = _largest()
-            if int(request.headers.get("content-length", largest + 1)) > largest:
-                # Read to the end, or the browser shows a broken connection instead of the reason.
-                async for _ in request.stream():
-                    pass
-                raise TooLarge(_too_large())
-            await request.form(max_part_size=largest)  # kept on the request, where FastAPI finds it parsed
+            await run_in_threadpool(_require_admin, request)
+            await request.form(max_part_size=largest_upload())  # kept on the request, where FastAPI finds it parsed
             return await handle(request)
 
         return handle_bounded
@@ -109,15 +99,10 @@ def _content(file: UploadFile | None, pasted: str) -> tuple[str, bytes]:
     raise Invalid("Choose a file or paste some lines.")
 
 
-def _largest() -> int:
-    return settings().max_upload_mb * 1_000_000 + _FORM_OVERHEAD
-
-
-def _too_large() -> str:
-    return (
-        f"The upload is larger than {settings().max_upload_mb} MB. Nothing was taken. Split the file,"
-        " or have the server's PREFLOOP_MAX_UPLOAD_MB raised."
-    )
+def _require_admin(request: Request) -> None:
+    """Nobody else's upload is read at all."""
+    with transaction() as session:
+        administered_project(request, session)
 
 
 def _page(request: Request, session: Session, project: Project, *, status_code: int = 200, **told: Any) -> HTMLResponse:

@@ -101,6 +101,15 @@ def _administered(session: Database, project: MemberProject, person: SignedIn) -
 ProjectAdmin = Annotated[Project, Depends(_administered)]
 
 
+def administered_project(request: Request, session: Session) -> Project:
+    """What ProjectAdmin finds, for those who must know it before FastAPI reads the form.
+
+    Raises NotSignedIn, NotFound, NotAllowed.
+    """
+    person = _person(_visit(request, session))
+    return _administered(session, _project(session, request.path_params["slug"], person), person)
+
+
 def keep_signed_in(answer: Response, secret: str) -> None:
     """Give the browser its session's cookie."""
     _set_cookie(answer, SESSION_COOKIE, secret, settings().session_days * 24 * 3600)

@@ -127,3 +127,11 @@ def test_uploads_of_an_archived_project_are_refused(admin: Visitor, place: Admin
     refused = upload(admin, place, GOOD)
     assert refused.status_code == 409
     assert "archived" in refused.text
+
+
+def test_uploads_of_nobody_are_not_read(visitor: Visitor, place: AdminProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFLOOP_MAX_UPLOAD_MB", "1")
+    settings.cache_clear()
+    files = {"file": ("large.jsonl", b"x" * 5_000_000)}
+    refused = visitor.client.post(f"{place.root}/import", data={"csrf": "x"}, files=files)
+    assert refused.status_code == 401  # and not 413, which counting would have found

@@ -191,3 +191,12 @@ def test_owner_sees_every_project(visit_as: VisitAs, committed: Committed) -> No
     start = visit_as(owner).get("/").text
     assert "/projects/one/admin" in start
     assert "/projects/two/admin" in start
+
+
+@pytest.mark.parametrize(("path", "megabytes"), [("/sign-in", 5), ("/api/v1/projects/none/prompts", 17)])
+def test_bodies_are_counted_before_anybody_is_known(visitor: Visitor, path: str, megabytes: int) -> None:
+    pieces = (b"x" * 1_000_000 for _ in range(megabytes))  # chunked: no length is declared
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    refused = visitor.client.post(path, content=pieces, headers=headers)
+    assert refused.status_code == 413
+    assert "Send it in smaller parts" in refused.text

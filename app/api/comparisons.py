@@ -44,8 +44,18 @@ class ComparisonChange(Received):
     """What to change, and on which comparisons. Fields that are left out stay as they are."""
 
     ids: list[Id] = Field(min_length=1, max_length=10_000)
-    priority: int | None = Field(default=None, ge=-1_000_000, le=1_000_000, description="Higher is handed out first.")
-    k: int | None = Field(default=None, ge=1, le=1000, description="Labels wanted; never below those there or leased.")
+    priority: int | None = Field(
+        default=None,
+        ge=-comparisons.HIGHEST_PRIORITY,
+        le=comparisons.HIGHEST_PRIORITY,
+        description="Higher is handed out first.",
+    )
+    k: int | None = Field(
+        default=None,
+        ge=1,
+        le=comparisons.MOST_LABELS,
+        description="Labels wanted; never below those there or leased.",
+    )
     assignees: list[Id] | None = Field(default=None, description="Annotator ids; an empty list opens it to all.")
     state: Literal["open", "paused", "closed", "retired"] | None = None
 

@@ -33,6 +33,8 @@ from app.tables import (
 )
 
 FEWEST, MOST = 2, 9
+MOST_LABELS = 1_000
+HIGHEST_PRIORITY = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -135,12 +137,16 @@ def _check_one(item: NewComparison, usable: Mapping[int, int]) -> None:
         raise Invalid(f"A comparison takes {FEWEST} to {MOST} different responses, not {ids}.")
     if foreign := [id_ for id_ in ids if usable.get(id_) != item.prompt_id]:
         raise Invalid(f"These are no active responses of prompt {item.prompt_id}: {foreign}.")
-    if item.k < 1:
-        raise Invalid(f"A comparison needs at least one label, not {item.k}.")
+    _check_k(item.k)
     if item.gold_groups is not None:
         named = [id_ for group in item.gold_groups for id_ in group]
         if sorted(named) != sorted(ids) or not all(item.gold_groups):
             raise Invalid("The known answer must name each of the comparison's responses once.")
+
+
+def _check_k(k: int) -> None:
+    if not 1 <= k <= MOST_LABELS:
+        raise Invalid(f"A comparison takes 1 to {MOST_LABELS:,} labels, not {k:,}.")
 
 
 def _check_assignees(session: Session, project_id: int, annotator_ids: set[int]) -> None:
@@ -245,6 +251,8 @@ def counts(session: Session, project_id: int) -> Counts:
 
 def set_priority(session: Session, project_id: int, ids: Sequence[int], priority: int, by: Person | None) -> int:
     """Hand these out earlier (higher) or later. Returns how many changed, as all acts below; all raise NotFound."""
+    if abs(priority) > HIGHEST_PRIORITY:
+        raise Invalid(f"A priority lies between -{HIGHEST_PRIORITY:,} and {HIGHEST_PRIORITY:,}.")
     return _change(
         session, project_id, ids, "set_priority", by, Comparison.priority != priority, {"priority": priority}
     )
@@ -252,8 +260,7 @@ def set_priority(session: Session, project_id: int, ids: Sequence[int], priority
 
 def set_k(session: Session, project_id: int, ids: Sequence[int], k: int, by: Person | None) -> int:
     """Want `k` labels, or as many as are there and leased where those are more."""
-    if k < 1:
-        raise Invalid(f"A comparison needs at least one label, not {k}.")
+    _check_k(k)
     taken = Comparison.k - Comparison.openings
     wanted = func.greatest(k, taken)
     return _change(

@@ -18,6 +18,8 @@ from app.tables import ApiToken, Invite, Membership, Person, Project, Role, Sign
 
 SHORTEST_PASSWORD = 10
 LONGEST_PASSWORD = 1_000
+MOST_USES = 10_000  # of an invite
+MOST_DAYS = 365  # that an invite lasts
 HASHER = PasswordHasher()
 
 
@@ -175,10 +177,10 @@ def create_invite(
     """An invite and the secret of its link, which is shown once. Without a project it makes owners: owners only."""
     if project_id is None and not created_by.is_owner:
         raise NotAllowed("Only owners may invite owners.")
-    if not 1 <= max_uses <= 10_000:
-        raise Invalid("An invite can be used between 1 and 10,000 times.")
-    if not 1 <= days <= 365:
-        raise Invalid("An invite lasts between 1 and 365 days.")
+    if not 1 <= max_uses <= MOST_USES:
+        raise Invalid(f"An invite can be used between 1 and {MOST_USES:,} times.")
+    if not 1 <= days <= MOST_DAYS:
+        raise Invalid(f"An invite lasts between 1 and {MOST_DAYS} days.")
     secret, token_hash = texts.new_secret()
     invite = Invite(
         project_id=project_id,

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from app.domain import people, sign_in
 from app.errors import Invalid, TooManyTries
 from app.tables import Person
+from app.web.numbers import Id
 from app.web.pages import page, redirect
 from app.web.session import Database, SignedIn, keep_signed_in
 
@@ -36,7 +37,7 @@ def create_token(
 
 
 @router.post("/account/tokens/{token_id}/revoke")
-def revoke_token(session: Database, person: SignedIn, token_id: int) -> Response:
+def revoke_token(session: Database, person: SignedIn, token_id: Id) -> Response:
     """Make a token useless."""
     sign_in.revoke_token(session, token_id, person)
     return redirect("/account?saved=1")

@@ -5,13 +5,14 @@ from fastapi.responses import HTMLResponse
 
 from app.domain import audit
 from app.web.admin_page import PAGE_ROWS, admin_page, listing
+from app.web.numbers import Id
 from app.web.session import Database, ProjectAdmin
 
 router = APIRouter()
 
 
 @router.get("/audit")
-def audit_page(request: Request, session: Database, project: ProjectAdmin, after: int | None = None) -> HTMLResponse:
+def audit_page(request: Request, session: Database, project: ProjectAdmin, after: Id | None = None) -> HTMLResponse:
     """Every administrative act."""
     rows = audit.list_events(session, project.id, after_id=after, limit=PAGE_ROWS + 1)
     return admin_page(

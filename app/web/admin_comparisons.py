@@ -13,6 +13,7 @@ from app.errors import Invalid
 from app.tables import Comparison, ComparisonState, Person, Project, Purpose
 from app.web.admin_labels import annotator_names
 from app.web.admin_page import PAGE_ROWS, Filter, admin_page, back_to, chosen, listing
+from app.web.numbers import Id, whole
 from app.web.pages import redirect
 from app.web.session import Database, ProjectAdmin, SignedIn
 
@@ -26,19 +27,19 @@ class ComparisonFilter(Filter):
     state: ComparisonState | None = None
     purpose: Purpose | None = None
     progress: Literal["untouched", "started", "done"] | None = None
-    round_id: int | None = None
-    prompt_id: int | None = None
+    round_id: Id | None = None
+    prompt_id: Id | None = None
 
 
 class ComparisonChange(BaseModel):
     """One bulk act on comparisons; `act` is the button that was pressed."""
 
     act: Literal["priority", "k", "assignees", "pause", "close", "reopen", "retire"]
-    ids: list[int] = []
+    ids: list[Id] = []
     everything: bool = False
     priority: str = ""
     k: str = ""
-    assignees: list[int] = []
+    assignees: list[Id] = []
 
 
 Asked = Annotated[ComparisonFilter, Query()]
@@ -46,7 +47,7 @@ Asked = Annotated[ComparisonFilter, Query()]
 
 @router.get("/comparisons")
 def list_page(
-    request: Request, session: Database, project: ProjectAdmin, asked: Asked, changed: int | None = None
+    request: Request, session: Database, project: ProjectAdmin, asked: Asked, changed: Id | None = None
 ) -> HTMLResponse:
     """The comparisons that match a filter."""
     return _page(request, session, project, asked, changed=changed)
@@ -54,7 +55,7 @@ def list_page(
 
 @router.get("/comparisons/{comparison_id}")
 def detail_page(
-    request: Request, session: Database, project: ProjectAdmin, comparison_id: int, changed: int | None = None
+    request: Request, session: Database, project: ProjectAdmin, comparison_id: Id, changed: Id | None = None
 ) -> HTMLResponse:
     """One comparison with every answer to it, annotator beside annotator."""
     answers = labels.list_labels(session, project.id, comparison_id=comparison_id, limit=1000)
@@ -83,7 +84,7 @@ def change(
     person: SignedIn,
     asked: Asked,
     sent: Annotated[ComparisonChange, Form()],
-    back: int | None = None,
+    back: Id | None = None,
 ) -> Response:
     """Do something to the ticked comparisons, or to all that match the filter."""
     try:
@@ -99,9 +100,10 @@ def change(
 def _change(session: Session, project: Project, person: Person, ids: list[int], sent: ComparisonChange) -> int:
     match sent.act:
         case "priority":
-            return comparisons.set_priority(session, project.id, ids, _whole(sent.priority, "The priority"), person)
+            wanted = whole(sent.priority, "The priority", -comparisons.HIGHEST_PRIORITY, comparisons.HIGHEST_PRIORITY)
+            return comparisons.set_priority(session, project.id, ids, wanted, person)
         case "k":
-            return comparisons.set_k(session, project.id, ids, _whole(sent.k, "k"), person)
+            return comparisons.set_k(session, project.id, ids, whole(sent.k, "k", 1, comparisons.MOST_LABELS), person)
         case "assignees":
             return comparisons.set_assignees(session, project.id, ids, sent.assignees, person)
     acts = {
@@ -111,13 +113,6 @@ def _change(session: Session, project: Project, person: Person, ids: list[int], 
         "retire": comparisons.retire,
     }
     return acts[sent.act](session, project.id, ids, person)
-
-
-def _whole(sent: str, what: str) -> int:
-    try:
-        return int(sent)
-    except ValueError:
-        raise Invalid(f"{what} must be a whole number.") from None
 
 
 def _find(

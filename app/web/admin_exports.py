@@ -13,6 +13,7 @@ from app.domain import exports, labels, snapshots
 from app.errors import PrefloopError
 from app.tables import Project, Snapshot
 from app.web.admin_page import admin_page
+from app.web.numbers import Id
 from app.web.pages import redirect
 from app.web.session import Database, ProjectAdmin, SignedIn
 
@@ -45,7 +46,7 @@ def take(request: Request, session: Database, project: ProjectAdmin, person: Sig
 
 
 @router.get("/exports/{number}/{format_}.jsonl")
-def download(session: Database, project: ProjectAdmin, number: int, format_: Format) -> StreamingResponse:
+def download(session: Database, project: ProjectAdmin, number: Id, format_: Format) -> StreamingResponse:
     """A snapshot as JSONL, streamed."""
     snapshot = snapshots.get_snapshot(session, project.id, number)
     snapshots.require_exportable(snapshot)

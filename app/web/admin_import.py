@@ -16,6 +16,7 @@ from app.errors import Conflict, Invalid
 from app.tables import Import, ImportState, Project
 from app.web.admin_page import admin_page
 from app.web.body_limit import largest_upload
+from app.web.numbers import Id
 from app.web.pages import redirect
 from app.web.session import Database, ProjectAdmin, SignedIn, administered_project
 
@@ -64,7 +65,7 @@ def upload(
 
 
 @router.get("/import/{import_id}")
-def preview_page(request: Request, session: Database, project: ProjectAdmin, import_id: int) -> HTMLResponse:
+def preview_page(request: Request, session: Database, project: ProjectAdmin, import_id: Id) -> HTMLResponse:
     """What an upload holds, its errors by line, and the decision."""
     return _preview(request, project, imports.get_import(session, project.id, import_id))
 
@@ -75,7 +76,7 @@ def decide(
     session: Database,
     project: ProjectAdmin,
     person: SignedIn,
-    import_id: int,
+    import_id: Id,
     act: Annotated[Literal["all", "good", "discard"], Form()],
 ) -> Response:
     """Take everything, take only the good rows, or throw the upload away."""

@@ -12,6 +12,7 @@ from app.domain import labels, people
 from app.errors import Invalid
 from app.tables import Label, Project
 from app.web.admin_page import PAGE_ROWS, Filter, admin_page, back_to, chosen, listing
+from app.web.numbers import Id
 from app.web.session import Database, ProjectAdmin, SignedIn
 
 router = APIRouter()
@@ -22,8 +23,8 @@ class LabelFilter(Filter):
     """What the list of labels is narrowed to."""
 
     search: str | None = None
-    annotator_id: int | None = None
-    comparison_id: int | None = None
+    annotator_id: Id | None = None
+    comparison_id: Id | None = None
     excluded: bool | None = None
 
 
@@ -31,7 +32,7 @@ class LabelChange(BaseModel):
     """One bulk act on labels."""
 
     act: Literal["exclude", "include"]
-    ids: list[int] = []
+    ids: list[Id] = []
     everything: bool = False
     reason: str = ""
 
@@ -41,7 +42,7 @@ Asked = Annotated[LabelFilter, Query()]
 
 @router.get("/labels")
 def list_page(
-    request: Request, session: Database, project: ProjectAdmin, asked: Asked, changed: int | None = None
+    request: Request, session: Database, project: ProjectAdmin, asked: Asked, changed: Id | None = None
 ) -> HTMLResponse:
     """The labels that match a filter."""
     return _page(request, session, project, asked, changed=changed)

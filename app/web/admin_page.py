@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 from app.errors import Invalid
 from app.tables import Project
+from app.web.numbers import Id
 from app.web.pages import page, redirect
 
 PAGE_ROWS = 50
@@ -31,7 +32,7 @@ class Filter(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    after: int | None = None
+    after: Id | None = None
 
     @field_validator("*", mode="before")
     @classmethod

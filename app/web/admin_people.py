@@ -11,6 +11,7 @@ from app.domain import agreement, labels, overview, people
 from app.errors import Invalid, NotFound
 from app.tables import Project, Role
 from app.web.admin_page import admin_page
+from app.web.numbers import Id, whole
 from app.web.pages import redirect
 from app.web.session import Database, ProjectAdmin, SignedIn
 
@@ -40,8 +41,8 @@ def invite(
             project_id=project.id,
             role=role,
             created_by=person,
-            max_uses=_whole(max_uses, "The number of uses"),
-            days=_whole(days, "The number of days"),
+            max_uses=whole(max_uses, "The number of uses", 1, people.MOST_USES),
+            days=whole(days, "The number of days", 1, people.MOST_DAYS),
         )
     except Invalid as error:
         return _page(request, session, project, you=person, status_code=error.status, error=str(error))
@@ -52,7 +53,7 @@ def invite(
 
 
 @router.post("/people/invites/{invite_id}/revoke")
-def revoke(session: Database, project: ProjectAdmin, person: SignedIn, invite_id: int) -> Response:
+def revoke(session: Database, project: ProjectAdmin, person: SignedIn, invite_id: Id) -> Response:
     """Make an invite's link useless."""
     people.revoke_invite(session, project.id, invite_id, person)
     return redirect(f"/projects/{project.slug}/admin/people?saved=1")
@@ -60,7 +61,7 @@ def revoke(session: Database, project: ProjectAdmin, person: SignedIn, invite_id
 
 @router.post("/people/{membership_id}/role")
 def set_role(
-    session: Database, project: ProjectAdmin, person: SignedIn, membership_id: int, role: Annotated[Role, Form()]
+    session: Database, project: ProjectAdmin, person: SignedIn, membership_id: Id, role: Annotated[Role, Form()]
 ) -> Response:
     """Make a member an admin or an annotator."""
     found = {member.id: who for member, who in people.list_members(session, project.id)}.get(membership_id)
@@ -71,27 +72,20 @@ def set_role(
 
 
 @router.post("/people/{membership_id}/remove")
-def remove(session: Database, project: ProjectAdmin, person: SignedIn, membership_id: int) -> Response:
+def remove(session: Database, project: ProjectAdmin, person: SignedIn, membership_id: Id) -> Response:
     """Take a member out of the project; their labels stay."""
     people.remove_member(session, project.id, membership_id, person)
     return redirect(f"/projects/{project.slug}/admin/people?saved=1")
 
 
 @router.post("/people/{membership_id}/withdraw")
-def withdraw(session: Database, project: ProjectAdmin, person: SignedIn, membership_id: int) -> Response:
+def withdraw(session: Database, project: ProjectAdmin, person: SignedIn, membership_id: Id) -> Response:
     """Take all labels of a member back for good, as the member asked."""
     found = {member.id: member for member, _ in people.list_members(session, project.id)}.get(membership_id)
     if found is None:
         raise NotFound("There is no such member in this project.")
     labels.withdraw_annotator(session, found, by=person)
     return redirect(f"/projects/{project.slug}/admin/people?saved=1")
-
-
-def _whole(sent: str, what: str) -> int:
-    try:
-        return int(sent)
-    except ValueError:
-        raise Invalid(f"{what} must be a whole number.") from None
 
 
 def _page(request: Request, session: Session, project: Project, *, status_code: int = 200, **told: Any) -> HTMLResponse:

@@ -14,6 +14,7 @@ from app.domain import comparisons, policies, prompts, responses
 from app.errors import Conflict, Invalid
 from app.tables import Project, Prompt, PromptState, Split
 from app.web.admin_page import PAGE_ROWS, Filter, admin_page, back_to, chosen, listing
+from app.web.numbers import Id
 from app.web.pages import redirect
 from app.web.session import Database, ProjectAdmin, SignedIn
 
@@ -33,7 +34,7 @@ class PromptChange(BaseModel):
     """One bulk act on prompts."""
 
     act: Literal["retire", "reopen"]
-    ids: list[int] = []
+    ids: list[Id] = []
     everything: bool = False
 
 
@@ -87,7 +88,7 @@ Asked = Annotated[PromptFilter, Query()]
 
 @router.get("/prompts")
 def list_page(
-    request: Request, session: Database, project: ProjectAdmin, asked: Asked, changed: int | None = None
+    request: Request, session: Database, project: ProjectAdmin, asked: Asked, changed: Id | None = None
 ) -> HTMLResponse:
     """The prompts that match a filter."""
     return _page(request, session, project, asked, changed=changed)
@@ -112,7 +113,7 @@ def change(
 
 
 @router.get("/prompts/{prompt_id}")
-def detail_page(request: Request, session: Database, project: ProjectAdmin, prompt_id: int) -> HTMLResponse:
+def detail_page(request: Request, session: Database, project: ProjectAdmin, prompt_id: Id) -> HTMLResponse:
     """One prompt with its responses and comparisons."""
     prompt = prompts.get_prompt(session, project.id, prompt_id)
     return _detail(request, session, project, prompt, turns=_turns(prompt.messages))
@@ -124,7 +125,7 @@ def edit(
     session: Database,
     project: ProjectAdmin,
     person: SignedIn,
-    prompt_id: int,
+    prompt_id: Id,
     sent: Annotated[PromptEdit, Form()],
 ) -> Response:
     """Store the prompt's next version; the old one is retired."""

@@ -13,6 +13,7 @@ from app.domain import policies, responses
 from app.errors import Invalid
 from app.tables import Project, ResponseSource, ResponseState
 from app.web.admin_page import PAGE_ROWS, Filter, admin_page, back_to, chosen, listing
+from app.web.numbers import Id
 from app.web.session import Database, ProjectAdmin, SignedIn
 
 router = APIRouter()
@@ -24,15 +25,15 @@ class ResponseFilter(Filter):
     search: str | None = None
     source: ResponseSource | None = None
     state: ResponseState | None = None
-    policy_id: int | None = None
-    prompt_id: int | None = None
+    policy_id: Id | None = None
+    prompt_id: Id | None = None
 
 
 class ResponseChange(BaseModel):
     """One bulk act on responses."""
 
     act: Literal["retire", "reopen"]
-    ids: list[int] = []
+    ids: list[Id] = []
     everything: bool = False
 
 
@@ -41,7 +42,7 @@ Asked = Annotated[ResponseFilter, Query()]
 
 @router.get("/responses")
 def list_page(
-    request: Request, session: Database, project: ProjectAdmin, asked: Asked, changed: int | None = None
+    request: Request, session: Database, project: ProjectAdmin, asked: Asked, changed: Id | None = None
 ) -> HTMLResponse:
     """The responses that match a filter."""
     return _page(request, session, project, asked, changed=changed)

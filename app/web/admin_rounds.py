@@ -13,6 +13,7 @@ from app.errors import Conflict
 from app.tables import Policy, PolicyScore, Project, RewardModel, Round, RoundState, Trigger
 from app.web import admin_overview
 from app.web.admin_page import admin_page
+from app.web.numbers import Id
 from app.web.pages import redirect
 from app.web.session import Database, ProjectAdmin, SignedIn
 
@@ -52,14 +53,14 @@ def start(request: Request, session: Database, project: ProjectAdmin, person: Si
 
 
 @router.get("/rounds/{number}")
-def detail_page(request: Request, session: Database, project: ProjectAdmin, number: int) -> HTMLResponse:
+def detail_page(request: Request, session: Database, project: ProjectAdmin, number: Id) -> HTMLResponse:
     """One round: its steps, its verdict, what came out and where that came from."""
     round_ = rounds.get_round(session, project.id, number)
     return _detail(request, session, project, round_)
 
 
 @router.post("/rounds/{number}/fire")
-def fire(request: Request, session: Database, project: ProjectAdmin, person: SignedIn, number: int) -> Response:
+def fire(request: Request, session: Database, project: ProjectAdmin, person: SignedIn, number: Id) -> Response:
     """Stop waiting for labels: take the snapshot now."""
     round_ = rounds.get_round(session, project.id, number)
     try:
@@ -71,7 +72,7 @@ def fire(request: Request, session: Database, project: ProjectAdmin, person: Sig
 
 
 @router.post("/rounds/{number}/cancel")
-def cancel(request: Request, session: Database, project: ProjectAdmin, person: SignedIn, number: int) -> Response:
+def cancel(request: Request, session: Database, project: ProjectAdmin, person: SignedIn, number: Id) -> Response:
     """Stop a live round; its labels stay."""
     round_ = rounds.get_round(session, project.id, number)
     try:

@@ -8,6 +8,7 @@ from fastapi.responses import HTMLResponse
 from app.domain import runs
 from app.tables import Round, RunMetric, RunState
 from app.web.admin_page import admin_page
+from app.web.numbers import Id
 from app.web.session import Database, ProjectAdmin
 
 router = APIRouter()
@@ -15,7 +16,7 @@ _LAST = 12
 
 
 @router.get("/runs/{run_id}")
-def run_page(request: Request, session: Database, project: ProjectAdmin, run_id: int) -> HTMLResponse:
+def run_page(request: Request, session: Database, project: ProjectAdmin, run_id: Id) -> HTMLResponse:
     """One run. While it is going on, htmx asks again every second for the block `progress`."""
     run = runs.get_run(session, project.id, run_id)
     points = runs.metrics(session, run.id)
@@ -33,7 +34,7 @@ def run_page(request: Request, session: Database, project: ProjectAdmin, run_id:
 
 
 @router.get("/runs/{run_id}/points")
-def points(session: Database, project: ProjectAdmin, run_id: int, after: int = 0) -> dict[str, Any]:
+def points(session: Database, project: ProjectAdmin, run_id: Id, after: Id = 0) -> dict[str, Any]:
     """The points of the newest attempt's curves that came after the one with id `after`, for drawing."""
     run = runs.get_run(session, project.id, run_id)
     return {

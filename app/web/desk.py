@@ -10,6 +10,7 @@ from app.domain import labels, queue
 from app.domain.progress import progress
 from app.errors import Invalid
 from app.tables import Assignment, Membership, Project
+from app.web.numbers import Id
 from app.web.pages import page, redirect
 from app.web.ranking_form import SentForm, read_groups, read_places, read_seconds
 from app.web.session import Database, Member, MemberProject
@@ -57,7 +58,7 @@ def _page(request: Request, session: Session, project: Project, member: Membersh
 
 @router.post("/assignments/{assignment_id}/label")
 def label(
-    request: Request, session: Database, project: MemberProject, member: Member, assignment_id: int, form: SentForm
+    request: Request, session: Database, project: MemberProject, member: Member, assignment_id: Id, form: SentForm
 ) -> Response:
     """Answer an assignment and go on to the next."""
     assignment = queue.get_assignment(session, assignment_id, member.id)
@@ -75,7 +76,7 @@ def skip(
     session: Database,
     project: MemberProject,
     member: Member,
-    assignment_id: int,
+    assignment_id: Id,
     reason: Annotated[str, Form()] = "",
     note: Annotated[str, Form()] = "",
 ) -> Response:
@@ -86,7 +87,7 @@ def skip(
 
 
 @router.post("/assignments/{assignment_id}/heartbeat")
-def heartbeat(session: Database, project: MemberProject, member: Member, assignment_id: int) -> Response:
+def heartbeat(session: Database, project: MemberProject, member: Member, assignment_id: Id) -> Response:
     """The annotator is still at it: the lease begins anew. For the page's script, which wants the seconds left."""
     queue.heartbeat(session, assignment_id, member.id)
     view = queue.view(session, queue.get_assignment(session, assignment_id, member.id))

@@ -8,6 +8,7 @@ from app.domain import labels, queue
 from app.domain.progress import progress
 from app.errors import Invalid
 from app.tables import Label, Membership, Project
+from app.web.numbers import Id
 from app.web.pages import page, redirect
 from app.web.ranking_form import SentForm, places_of, read_groups, read_places, read_seconds
 from app.web.session import Database, Member, MemberProject
@@ -23,8 +24,8 @@ def my_labels(
     session: Database,
     project: MemberProject,
     member: Member,
-    before: int | None = None,
-    saved: int | None = None,
+    before: Id | None = None,
+    saved: Id | None = None,
 ) -> Response:
     """One's labels, newest first."""
     rows = labels.my_labels(session, project.id, member.id, before, PAGE_ROWS + 1)
@@ -42,7 +43,7 @@ def my_labels(
 
 
 @router.get("/{label_id}")
-def edit_page(request: Request, session: Database, project: MemberProject, member: Member, label_id: int) -> Response:
+def edit_page(request: Request, session: Database, project: MemberProject, member: Member, label_id: Id) -> Response:
     """One's label on the desk, as it stands."""
     label = labels.get_label(session, project.id, label_id, member.id)
     return _show(request, session, project, member, label, places=places_of(label.revisions[-1].ranks))
@@ -75,7 +76,7 @@ def _show(
 
 @router.post("/{label_id}")
 def edit(
-    request: Request, session: Database, project: MemberProject, member: Member, label_id: int, form: SentForm
+    request: Request, session: Database, project: MemberProject, member: Member, label_id: Id, form: SentForm
 ) -> Response:
     """Change one's answer; the earlier one stays as a revision."""
     try:

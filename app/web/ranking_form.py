@@ -1,6 +1,7 @@
 """What did a ranking form say? A place for every response, from its fields rank_<response id>."""
 
 import math
+import re
 from collections.abc import Mapping
 from itertools import groupby
 from typing import Annotated
@@ -11,7 +12,7 @@ from starlette.datastructures import FormData
 from app.errors import InvalidRanking
 from app.tables import LabelRank
 
-_PREFIX = "rank_"
+_RANK = re.compile(r"rank_([0-9]{1,19})")
 _DAY = 86_400.0
 
 
@@ -24,11 +25,7 @@ SentForm = Annotated[FormData, Depends(_sent)]
 
 def read_places(form: Mapping[str, object]) -> dict[int, str]:
     """What was written beside each response, as it was written."""
-    return {
-        int(name.removeprefix(_PREFIX)): str(value).strip()
-        for name, value in form.items()
-        if name.startswith(_PREFIX) and name.removeprefix(_PREFIX).isdecimal()
-    }
+    return {int(found[1]): str(value).strip() for name, value in form.items() if (found := _RANK.fullmatch(name))}
 
 
 def read_groups(form: Mapping[str, object]) -> list[list[int]]:

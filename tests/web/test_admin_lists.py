@@ -118,7 +118,9 @@ def test_all_that_match_the_filter_change(place: AdminProject, admin: Visitor, c
     [
         ({"act": "pause"}, "Nothing is chosen"),
         ({"act": "priority", "priority": "high", "everything": "true"}, "must be a whole number"),
-        ({"act": "k", "k": "0", "everything": "true"}, "at least one label"),
+        ({"act": "k", "k": "0", "everything": "true"}, "between 1 and 1,000"),
+        ({"act": "k", "k": "99999999999", "everything": "true"}, "between 1 and 1,000"),
+        ({"act": "priority", "priority": "99999999999", "everything": "true"}, "between -1,000,000 and"),
         ({"act": "assignees", "assignees": "999999", "everything": "true"}, "not in the project"),
     ],
 )
@@ -226,3 +228,30 @@ def test_what_people_and_models_wrote_is_shown_as_text(
         page = admin.get(f"{place.root}/{path}").text
         assert "<script>alert" not in page
         assert "&lt;script&gt;alert(1)&lt;/script&gt; 100 % {{ sure }}" in page
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/admin/prompts?after=9{}",
+        "/admin/comparisons?round_id=9{}",
+        "/admin/comparisons/9{}",
+        "/admin/rounds/9{}",
+        "/admin/runs/9{}",
+        "/admin/exports/9{}/trl.jsonl",
+        "/admin/audit?after=9{}",
+        "/labels/9{}",
+        "/labels?before=9{}",
+    ],
+)
+def test_numbers_that_no_row_has_are_refused(place: AdminProject, admin: Visitor, path: str) -> None:
+    address = f"/projects/{place.project.slug}{path}"
+    assert admin.get(address.format("9" * 19)).status_code == 422
+    assert admin.get(address.format("")).status_code in (200, 404)
+
+
+def test_bulk_posts_refuse_numbers_that_no_row_has(place: AdminProject, admin: Visitor) -> None:
+    for kind in ("prompts", "responses", "comparisons", "labels"):
+        act = "exclude" if kind == "labels" else "retire"
+        sent = {"act": act, "ids": "9" * 20}
+        assert admin.post(f"{place.root}/{kind}/change", sent).status_code == 422

@@ -87,22 +87,22 @@ def demo_settings(plan: Plan) -> dict[str, Any]:
         "test_share": 0.2,
         "loop": {
             "automatic": True,
-            "prompts_per_round": 300,
-            "trigger_labels": 280,
+            "prompts_per_round": 280,
+            "trigger_labels": 250,
             "evaluation_samples": 4,
         },
         "sampling": {"max_new_tokens": 80},
-        "reward": {"epochs": 1, "learning_rate": 5e-4},
+        "reward": {"epochs": 2, "learning_rate": 7e-4, "batch_sets": 8},
         # With lambda below 1 the value function, hardly fitted in so short a run, makes ending early look good.
         "ppo": {
-            "episodes": 768,
+            "episodes": 640,
             "batch_episodes": 64,
             "epochs": 2,
             "minibatches": 2,
             "learning_rate": 2e-4,
             "gae_lambda": 1.0,
             "kl_coefficient": 0.1,
-            "missing_end_score": 0.75,
+            "missing_end_score": 1.0,
         },
     }
     for name, value in plan.settings.items():

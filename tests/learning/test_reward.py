@@ -252,6 +252,11 @@ def test_a_saved_model_scores_the_same_here_and_in_transformers(tiny_folder: Pat
     assert output + scale["offset"] == pytest.approx(float(scores[3]), abs=1e-4)
 
 
+def test_a_saved_model_keeps_its_limit(tiny_folder: Path, tmp_path: Path) -> None:
+    save_reward_model(new_reward_model(str(tiny_folder), 3, CPU, max_tokens=12), tmp_path / "reward")
+    assert load_reward_model(tmp_path / "reward", CPU).max_tokens == 12
+
+
 def test_a_folder_without_a_scale_is_refused(tiny_folder: Path) -> None:
     with pytest.raises(ValueError, match="it has no reward"):
         load_reward_model(tiny_folder, CPU)

@@ -182,11 +182,12 @@ def raw_scores(reward_model: RewardModel, rows: Sequence[Sequence[int]]) -> Tens
 
 
 def save_reward_model(reward_model: RewardModel, folder: Path) -> None:
-    """Writes a folder that AutoModelForSequenceClassification loads, with the scale in `reward.json`."""
+    """Writes a folder that AutoModelForSequenceClassification loads, with scale and limit in `reward.json`."""
     with written_aside(folder) as aside:
         reward_model.model.save_pretrained(aside)
         reward_model.tokenizer.save_pretrained(aside)
-        (aside / SCALE_FILE).write_text(json.dumps(asdict(reward_model.normalisation), indent=2) + "\n")
+        scale = asdict(reward_model.normalisation) | {"max_tokens": reward_model.max_tokens}
+        (aside / SCALE_FILE).write_text(json.dumps(scale, indent=2) + "\n")
 
 
 def load_reward_model(folder: Path, device: torch.device, precision: Precision = "auto") -> RewardModel:
@@ -195,12 +196,16 @@ def load_reward_model(folder: Path, device: torch.device, precision: Precision =
     Raises:
         ValueError: if the folder does not hold a reward model.
     """
-    scale = folder / SCALE_FILE
-    if not scale.is_file():
+    file = folder / SCALE_FILE
+    if not file.is_file():
         raise ValueError(f"{folder} is no reward model of ours: it has no {SCALE_FILE}")
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
-    normalisation = Normalisation(**json.loads(scale.read_text()))
-    return RewardModel(model.to(device).eval(), load_reward_tokenizer(str(folder)), normalisation, precision=precision)
+    scale = json.loads(file.read_text())
+    max_tokens = int(scale.pop("max_tokens"))
+    tokenizer = load_reward_tokenizer(str(folder))
+    return RewardModel(
+        model.to(device).eval(), tokenizer, Normalisation(**scale), max_tokens=max_tokens, precision=precision
+    )
 
 
 def load_reward_tokenizer(source: str) -> PreTrainedTokenizerBase:

@@ -26,7 +26,7 @@ class Project(Base):
     slug: Mapped[str] = mapped_column(unique=True, comment="the name in addresses: lower case, digits, hyphens")
     name: Mapped[str]
     state: Mapped[ProjectState] = explained(ProjectState)
-    settings: Mapped[dict[str, Any]] = mapped_column(comment="ProjectSettings of app.domain.projects")
+    settings: Mapped[dict[str, Any]] = mapped_column(comment="ProjectSettings of app.domain.settings")
     current_version_id: Mapped[int | None]
     current_policy_id: Mapped[int | None] = mapped_column(comment="the policy that is served and sampled")
     created_by_id: Mapped[int | None] = mapped_column(ForeignKey("people.id"))

@@ -47,7 +47,7 @@ def upgrade() -> None:
     sa.Column('slug', sa.String(), nullable=False, comment='the name in addresses: lower case, digits, hyphens'),
     sa.Column('name', sa.String(), nullable=False),
     sa.Column('state', sa.Enum('active', 'paused', 'archived', name='projectstate', native_enum=False, create_constraint=True, length=24), nullable=False, comment='active: comparisons are handed out and rounds may start; paused: nothing is handed out, no round moves on; archived: read only'),
-    sa.Column('settings', postgresql.JSONB(astext_type=sa.Text()), nullable=False, comment='ProjectSettings of app.domain.projects'),
+    sa.Column('settings', postgresql.JSONB(astext_type=sa.Text()), nullable=False, comment='ProjectSettings of app.domain.settings'),
     sa.Column('current_version_id', sa.BigInteger(), nullable=True),
     sa.Column('current_policy_id', sa.BigInteger(), nullable=True, comment='the policy that is served and sampled'),
     sa.Column('created_by_id', sa.BigInteger(), nullable=True),

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session, joinedload, selectinload
 
 from app.domain import audit
 from app.domain.filters import IS_DONE, IS_UNTOUCHED, PROGRESS, Progress, one_of, says
+from app.domain.writable import require_writable
 from app.errors import Invalid, NotFound
 from app.tables import (
     Comparison,
@@ -82,6 +83,8 @@ def create_comparisons(session: Session, items: Sequence[NewComparison]) -> list
         Invalid: if k is below 1, the responses are not 2 to 9 different active ones of the comparison's own prompt,
             the gold groups are not a partition of them, or an assignee is no member of the project.
     """
+    for project_id in {item.project_id for item in items}:
+        require_writable(session, project_id)
     _check(session, items)
     rows = [
         Comparison(
@@ -251,6 +254,7 @@ def counts(session: Session, project_id: int) -> Counts:
 
 def set_priority(session: Session, project_id: int, ids: Sequence[int], priority: int, by: Person | None) -> int:
     """Hand these out earlier (higher) or later. Returns how many changed, as all acts below; all raise NotFound."""
+    require_writable(session, project_id)
     if abs(priority) > HIGHEST_PRIORITY:
         raise Invalid(f"A priority lies between -{HIGHEST_PRIORITY:,} and {HIGHEST_PRIORITY:,}.")
     return _change(
@@ -260,6 +264,7 @@ def set_priority(session: Session, project_id: int, ids: Sequence[int], priority
 
 def set_k(session: Session, project_id: int, ids: Sequence[int], k: int, by: Person | None) -> int:
     """Want `k` labels, or as many as are there and leased where those are more."""
+    require_writable(session, project_id)
     _check_k(k)
     taken = Comparison.k - Comparison.openings
     wanted = func.greatest(k, taken)
@@ -277,23 +282,28 @@ def set_k(session: Session, project_id: int, ids: Sequence[int], k: int, by: Per
 
 def pause(session: Session, project_id: int, ids: Sequence[int], by: Person | None) -> int:
     """Hold open comparisons back for now; started work still counts."""
+    require_writable(session, project_id)
     return _set_state(session, project_id, ids, ComparisonState.PAUSED, "pause", by, {ComparisonState.OPEN})
 
 
 def close(session: Session, project_id: int, ids: Sequence[int], by: Person | None) -> int:
     """End open and paused comparisons; started work still counts."""
+    require_writable(session, project_id)
     from_states = {ComparisonState.OPEN, ComparisonState.PAUSED}
     return _set_state(session, project_id, ids, ComparisonState.CLOSED, "close", by, from_states)
 
 
 def reopen(session: Session, project_id: int, ids: Sequence[int], by: Person | None) -> int:
     """Hand paused and closed comparisons out again; retired ones stay retired."""
+    require_writable(session, project_id)
     from_states = {ComparisonState.PAUSED, ComparisonState.CLOSED}
     return _set_state(session, project_id, ids, ComparisonState.OPEN, "reopen", by, from_states)
 
 
 def retire(session: Session, project_id: int, ids: Sequence[int], by: Person | None) -> int:
     """Take comparisons that nobody has begun out for good; started ones stay: close those."""
+    if by is not None:  # what a round leaves behind goes with it, in an archived project too
+        require_writable(session, project_id)
     from_states = set(ComparisonState) - {ComparisonState.RETIRED}
     return _set_state(session, project_id, ids, ComparisonState.RETIRED, "retire", by, from_states, IS_UNTOUCHED)
 
@@ -322,6 +332,7 @@ def set_assignees(
     session: Session, project_id: int, ids: Sequence[int], annotator_ids: Sequence[int], by: Person | None
 ) -> int:
     """Hand these out to these annotators alone, or to all where none is named."""
+    require_writable(session, project_id)
     wanted = set(annotator_ids)
     _check_assignees(session, project_id, wanted)
     _lock(session, project_id, ids)

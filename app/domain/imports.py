@@ -13,6 +13,7 @@ from app.domain import audit, comparisons, prompts
 from app.domain.filters import one_of
 from app.domain.formats import LineError, Row, parse_lines
 from app.domain.projects import settings_of
+from app.domain.writable import require_writable
 from app.errors import Conflict, Invalid, InvalidImport, NotFound
 from app.tables import (
     Comparison,
@@ -21,7 +22,6 @@ from app.tables import (
     ImportState,
     Person,
     Project,
-    ProjectState,
     Purpose,
     Response,
 )
@@ -48,7 +48,7 @@ def preview_import(session: Session, project: Project, filename: str, content: b
     The report: `rows` (lines with something in them), `good_rows`, `prompts`, `responses` and `comparisons` in the
     good rows, `bad_rows`, `errors` (the first 500, each with `line` and `reason`), and a `sample` of the first rows.
     """
-    _require_open(project)
+    require_writable(session, project.id)
     if len(content) > settings().max_upload_mb * 1_000_000:
         raise Invalid(
             f"The file is larger than {settings().max_upload_mb} MB: split it, or raise PREFLOOP_MAX_UPLOAD_MB."
@@ -67,11 +67,6 @@ def preview_import(session: Session, project: Project, filename: str, content: b
     session.add(kept)
     session.flush()
     return kept
-
-
-def _require_open(project: Project) -> None:
-    if project.state is ProjectState.ARCHIVED:
-        raise Conflict("The project is archived, so it is read only.")
 
 
 def _shown_name(filename: str) -> str:
@@ -133,7 +128,7 @@ def take_import(
     """
     content = _lock_previewed(session, import_)
     project = session.get_one(Project, import_.project_id)
-    _require_open(project)
+    require_writable(session, project.id)
     rows = list(parse_lines(content))
     errors = [{"line": row.line, "reason": row.reason} for row in rows if isinstance(row, LineError)]
     if errors and not only_good_rows:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, joinedload, selectinload
 
 from app.domain import audit, queue, snapshots, texts
 from app.domain.filters import LABEL_COUNTS, one_of, says
+from app.domain.writable import require_writable
 from app.errors import Conflict, Invalid, InvalidRanking, NotFound
 from app.tables import (
     Assignment,
@@ -20,8 +21,6 @@ from app.tables import (
     LabelRevision,
     Membership,
     Person,
-    Project,
-    ProjectState,
     ProjectVersion,
     Snapshot,
     SnapshotRevision,
@@ -69,7 +68,7 @@ def submit(
     answer = _check(session, version_id, shown_order, groups, answers, seconds)
     if assignment.state is AssignmentState.SUBMITTED:
         return _repeat(session, assignment, answer)
-    _require_writable(session, comparison.project_id)
+    require_writable(session, comparison.project_id)
     surplus = _take_place(comparison, assignment)
     label = Label(
         project_id=comparison.project_id,
@@ -137,7 +136,7 @@ def revise(
     answer = _check(session, last.project_version_id, last.shown_order, groups, answers, seconds)
     if answer.is_said_by(last):
         return last
-    _require_writable(session, label.project_id)
+    require_writable(session, label.project_id)
     return _add_revision(session, label, last.number + 1, last.project_version_id, last.shown_order, answer, seconds)
 
 
@@ -181,11 +180,6 @@ def _check(
     if len(texts.canonical(kept)) > LONGEST_ANSWERS:
         raise Invalid(f"The answers are longer than {LONGEST_ANSWERS:,} characters: shorten the text.")
     return _Answer({id_: rank for rank, group in enumerate(groups, start=1) for id_ in group}, kept)
-
-
-def _require_writable(session: Session, project_id: int) -> None:
-    if session.scalars(select(Project.state).where(Project.id == project_id)).one() is ProjectState.ARCHIVED:
-        raise Conflict("This project is archived and takes no more labels: ask its admins to open it again.")
 
 
 def _latest(session: Session, label: Label) -> LabelRevision:
@@ -310,6 +304,7 @@ def _change(
     details: Mapping[str, Any],
 ) -> int:
     """Give `values` to those of the labels that `where` holds for, and write it down."""
+    require_writable(session, project_id)
     locking = select(Label.id).where(Label.project_id == project_id, one_of(Label.id, ids)).order_by(Label.id)
     if missing := set(ids) - set(session.scalars(locking.with_for_update(key_share=True))):
         raise NotFound(f"These labels are not in this project: {sorted(missing)}.")

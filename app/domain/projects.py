@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, joinedload
 
 from app.domain import audit, people, texts
 from app.domain.settings import ProjectSettings, parse_settings
+from app.domain.writable import require_writable
 from app.errors import Conflict, Invalid, NotAllowed, NotFound
 from app.tables import Membership, Person, Policy, Project, ProjectState, ProjectVersion, Prompt, Role, Round
 
@@ -114,6 +115,7 @@ def update_settings(session: Session, project: Project, settings: ProjectSetting
 
     Raises Conflict where a change would move prompts between the splits or replace version 0 after the loop used it.
     """
+    require_writable(session, project.id)
     before, after = settings_of(project), settings
     if (before.validation_share, before.test_share) != (after.validation_share, after.test_share) and session.scalar(
         select(Prompt.id).where(Prompt.project_id == project.id).limit(1)
@@ -156,6 +158,7 @@ def new_version(
     by: Person | None,
 ) -> ProjectVersion:
     """The next version of what annotators are shown; labels keep naming the one they were made under."""
+    require_writable(session, project.id)
     form = dict(RANKING_ONLY if judgement_form is None else judgement_form)
     if found := texts.flaw(form):
         raise Invalid(f"The judgement form cannot be kept: {found}.")

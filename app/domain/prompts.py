@@ -14,6 +14,7 @@ from app.domain import audit, responses, texts
 from app.domain.filters import one_of, prompt_says
 from app.domain.projects import settings_of
 from app.domain.responses import NewResponse
+from app.domain.writable import require_writable
 from app.errors import Conflict, Invalid, NotFound
 from app.tables import (
     Assignment,
@@ -114,6 +115,7 @@ def add_prompts(
 
     Raises Invalid; check_messages and responses.check_response tell beforehand what would be.
     """
+    require_writable(session, project.id)
     prompts: list[Prompt] = []
     answers: list[list[Response]] = []
     added = added_responses = 0
@@ -233,6 +235,7 @@ def edit_prompt(session: Session, prompt: Prompt, messages: Sequence[Message], b
 
     Raises Invalid, and Conflict where it was edited or retired meanwhile or says what another prompt says.
     """
+    require_writable(session, prompt.project_id)
     kept = check_messages(messages)
     session.refresh(prompt, with_for_update=True)
     if prompt.state is PromptState.RETIRED:
@@ -267,6 +270,7 @@ def edit_prompt(session: Session, prompt: Prompt, messages: Sequence[Message], b
 
 def retire_prompts(session: Session, project_id: int, ids: Iterable[int], by: Person | None) -> int:
     """Take prompts out of new work, with their comparisons that nobody started; return how many changed."""
+    require_writable(session, project_id)
     changed = _retire(session, project_id, ids)
     _audit_each(session, "prompt.retire", project_id, changed, by)
     return len(changed)
@@ -295,6 +299,7 @@ def _retire(session: Session, project_id: int, ids: Iterable[int]) -> Sequence[i
 
 def reopen_prompts(session: Session, project_id: int, ids: Iterable[int], by: Person | None) -> int:
     """Put prompts back to work, but those that a newer version or an equal prompt replaces; return how many changed."""
+    require_writable(session, project_id)
     replaced = select(Prompt.replaces_id).where(Prompt.replaces_id.is_not(None), Prompt.project_id == project_id)
     candidates = session.scalars(
         select(Prompt)

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.domain import audit, texts
 from app.domain.filters import one_of
+from app.domain.writable import require_writable
 from app.errors import Invalid, NotFound
 from app.tables import (
     FinishReason,
@@ -201,6 +202,7 @@ def reopen_responses(session: Session, project_id: int, ids: Iterable[int], by: 
 
 
 def _set_state(session: Session, project_id: int, ids: Iterable[int], state: ResponseState, by: Person | None) -> int:
+    require_writable(session, project_id)
     changed = session.scalars(
         update(Response)
         .where(Response.project_id == project_id, one_of(Response.id, list(ids)), Response.state != state)

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.domain import audit, comparisons, gates, labels, runs, snapshots
 from app.domain.settings import LoopSettings, parse_settings
+from app.domain.writable import require_writable
 from app.errors import Conflict, NotFound
 from app.tables import (
     LIVE_STATES,
@@ -184,6 +185,7 @@ def fire(session: Session, round_: Round, trigger: Trigger, by: Person | None = 
     round_ = _lock(session, round_)
     if RoundState.FITTING not in ALLOWED[round_.state]:
         raise Conflict(f"Round {round_.number} is {round_.state}: only a round that is labelling can take its labels.")
+    require_writable(session, round_.project_id)
     snapshot = snapshots.take_snapshot(session, round_.project_id, by)
     audit.record(
         session,

@@ -1,12 +1,13 @@
 """Which models are being aligned: projects, settings, versions."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.domain import audit, people, projects
+from app.domain import audit, comparisons, people, projects, prompts
 from app.domain.settings import LoopSettings, ProjectSettings, SamplingChoice, parse_settings
 from app.errors import Conflict, Invalid, NotAllowed, NotFound
 from app.tables import Policy, Project, ProjectState, ProjectVersion, Role
@@ -167,3 +168,22 @@ def test_every_setting_explains_itself() -> None:
         for name, field in model.model_fields.items():
             assert field.description, name
             assert field.description.endswith("."), name
+
+
+def test_an_archived_project_is_read_only_until_it_is_active_again(session: Session) -> None:
+    project = make_project(session)
+    prompt = make_prompt(session, project)
+    by = make_person(session)
+    new = [prompts.NewPrompt(messages=[{"role": "user", "content": "One more"}])]
+    changes: list[Callable[[], object]] = [
+        lambda: prompts.add_prompts(session, project, new),
+        lambda: prompts.retire_prompts(session, project.id, [prompt.id], by),
+        lambda: comparisons.pause(session, project.id, [], by),
+        lambda: projects.update_settings(session, project, SETTINGS, by),
+    ]
+    projects.set_state(session, project, ProjectState.ARCHIVED, by)
+    for change in changes:
+        with pytest.raises(Conflict, match="read only"):
+            change()
+    projects.set_state(session, project, ProjectState.ACTIVE, by)
+    assert prompts.add_prompts(session, project, new).added == 1

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -9,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from worker.learning import ppo
 from worker.learning.likelihood import Dialogue
 from worker.learning.ppo import (
     ImprovedPolicy,
@@ -29,6 +29,7 @@ from worker.learning.rollouts import (
     PolicyWithValue,
     Rollout,
     TokenOutputs,
+    check_first_ratio,
     choose_prompts,
     collect,
     rollout_metrics,
@@ -288,9 +289,17 @@ def test_dropout_is_off(tiny_model: Any, tiny_tokenizer: Any) -> None:
     assert row["policy/ratio_error"] < 1e-5
 
 
-def test_forward_passes_that_disagree_are_noticed() -> None:
+@pytest.mark.parametrize(
+    ("largest", "mean", "is_bf16"),
+    [(2e-3, 1e-6, False), (math.nan, math.nan, False), (0.3, 0.06, True), (math.nan, math.nan, True)],
+)
+def test_forward_passes_that_disagree_are_noticed(largest: float, mean: float, is_bf16: bool) -> None:
     with pytest.raises(RuntimeError, match="the two forward passes disagree"):
-        ppo.check_first_ratio(float("nan"))
+        check_first_ratio(largest, mean, is_bf16=is_bf16)
+
+
+def test_bf16_may_round_single_tokens() -> None:
+    check_first_ratio(0.2, 0.01, is_bf16=True)
 
 
 def test_the_policy_cannot_be_its_own_reference(tiny_model: Any, tiny_tokenizer: Any) -> None:

@@ -35,13 +35,16 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def autocast(device: torch.device, precision: Precision = "auto") -> AbstractContextManager[object]:
-    """The precision of forward passes; weights and losses stay in fp32.
+    """The precision of forward passes; weights and losses stay in fp32."""
+    return torch.autocast(device.type, torch.bfloat16) if computes_in_bf16(device, precision) else nullcontext()
+
+
+def computes_in_bf16(device: torch.device, precision: Precision = "auto") -> bool:
+    """Whether forward passes run in bf16.
 
     "auto" is bf16 where the hardware multiplies it: CUDA, and CPUs with avx512_bf16 or AMX.
     """
-    if precision == "bf16" or (precision == "auto" and _multiplies_bf16(device)):
-        return torch.autocast(device.type, torch.bfloat16)
-    return nullcontext()
+    return precision == "bf16" or (precision == "auto" and _multiplies_bf16(device))
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from worker.learning.batches import group_by_length, token_budget
-from worker.learning.models import Precision
+from worker.learning.models import Precision, computes_in_bf16
 from worker.learning.progress import Progress, Report, silent
 from worker.learning.records import Prompt
 from worker.learning.rollouts import (
@@ -28,6 +28,7 @@ from worker.learning.rollouts import (
     RewardFunction,
     Rollout,
     TokenOutputs,
+    check_first_ratio,
     choose_prompts,
     collect,
     rollout_metrics,
@@ -303,12 +304,13 @@ def learn(
         for minibatch in order.tensor_split(settings.minibatches):
             episodes = minibatch.tolist()
             rows.append(optimise(state, rollout, advantages, returns, episodes, settings))
-    first_error = rows[0]["policy/ratio_error"]
-    check_first_ratio(first_error)
+    first = {key: rows[0][key] for key in ("policy/ratio_error", "policy/ratio_error_mean")}
+    check_first_ratio(*first.values(), is_bf16=computes_in_bf16(rollout.mask.device, settings.precision))
     means = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
-    return means | {
+    return {
+        **means,
+        **first,
         "policy/ratio_max": max(row["policy/ratio_max"] for row in rows),
-        "policy/ratio_error": first_error,
         "learning_rate": state.optimiser.param_groups[0]["lr"],
     }
 
@@ -381,16 +383,8 @@ def step_metrics(tokens: dict[str, Tensor]) -> dict[str, float]:
         "policy/ratio_mean": ratio.mean(),
         "policy/ratio_max": ratio.max(),
         "policy/ratio_error": (ratio - 1).abs().max(),
+        "policy/ratio_error_mean": (ratio - 1).abs().mean(),
         "policy/entropy": tokens["entropy"].mean(),
         "val/clipfrac": tokens["value_clipped"].float().mean(),
     }
     return {name: float(value) for name, value in named.items()}
-
-
-def check_first_ratio(error: float) -> None:
-    """Old and new policy are the same at the first step, so every ratio must be 1."""
-    if not error < 0.1:
-        raise RuntimeError(
-            f"the first ratio between new and old probabilities is off by {error:.3g}: the two"
-            " forward passes disagree (is dropout on, or the model changed while sampling?)"
-        )

@@ -188,3 +188,20 @@ def rollout_metrics(rollout: Rollout, rewards: Tensor, returns: Tensor, kl_coeff
         "ended_rate": ended_rate(rollout.samples),
         "length": mean_length(rollout.samples),
     }
+
+
+def check_first_ratio(largest: float, mean: float, *, is_bf16: bool) -> None:
+    """Old and new policy are the same at the first step, so every ratio must be 1.
+
+    In bf16 differently shaped batches round differently, single tokens by several percent: the mean says it there.
+
+    Args:
+        largest, mean: of |ratio - 1| over the tokens of the first step.
+        is_bf16: whether the forward passes ran in bf16.
+    """
+    error, limit = (mean, 0.05) if is_bf16 else (largest, 1e-3)
+    if not error < limit:
+        raise RuntimeError(
+            f"the first ratio between new and old probabilities is off by {error:.3g}: the two"
+            " forward passes disagree (is dropout on, or the model changed while sampling?)"
+        )

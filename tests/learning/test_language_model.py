@@ -242,6 +242,15 @@ def test_pairs_are_read_in_every_form(tmp_path: Path) -> None:
     assert (second.prompt, second.response, second.group) == (tuple(messages), "z", "g")
 
 
+def test_a_pair_may_hold_what_some_call_a_line_break(tmp_path: Path) -> None:
+    text = "one\u2028two\u2029three\u0085four"
+    row = json.dumps({"prompt": text, "response": text}, ensure_ascii=False)
+    (tmp_path / "pairs.jsonl").write_bytes(f"{row}\r\n{row}\r\n".encode())
+    assert [(pair.prompt[0]["content"], pair.response) for pair in read_pairs(tmp_path / "pairs.jsonl")] == [
+        (text,) * 2
+    ] * 2
+
+
 BAD_PAIRS = [
     (b'{"prompt": "x", "response": "y"}\n{"prompt": "x"', "line 2: Expecting"),
     (b'{"prompt": "x", "response": true}', 'line 1: "response" is missing, empty or not a text'),

@@ -65,7 +65,7 @@ def read_pairs(path: Path) -> list[Pair]:
         ValueError: if a line is no such pair, saying which and why, or if there is none.
     """
     pairs = []
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if line.strip():
             try:
                 pairs.append(_pair(json.loads(line)))

@@ -11,7 +11,7 @@ _LOCK_TIMEOUT = "10s"
 
 
 def _is_ours(_object: object, name: str | None, kind: str, _reflected: bool, _compared: object) -> bool:
-    """procrastinate's tables live in the same schema and are its own."""
+    """Whether a thing is of our models: procrastinate's tables live in the same schema and are its own."""
     return not (kind == "table" and (name or "").startswith("procrastinate_"))
 
 

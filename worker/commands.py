@@ -121,7 +121,9 @@ def _clear_errors() -> Iterator[None]:
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
-        raise click.ClickException("stopped; the same command goes on from its last checkpoint (one a minute)") from None
+        raise click.ClickException(
+            "stopped; the same command goes on from its last checkpoint (one a minute)"
+        ) from None
 
 
 def _learn(out: Path, options: dict[str, Any], training: Callable[..., TrainedModel]) -> None:

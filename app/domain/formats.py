@@ -86,13 +86,15 @@ def parse_lines(content: bytes) -> Iterator[Row | LineError]:
         try:
             yield Row(number, _parse(line))
         except Invalid as refusal:
-            yield LineError(number, _shorten(str(refusal)))
+            yield LineError(number, _shown(str(refusal)))
         except RecursionError:
             yield LineError(number, "it is nested too deeply")
 
 
-def _shorten(reason: str) -> str:
-    return reason if len(reason) <= _LONGEST_REASON else reason[:_LONGEST_REASON] + " ..."
+def _shown(reason: str) -> str:
+    # A reason may quote the line, whose characters need not be such as can be kept.
+    kept = ascii(reason)[1:-1] if texts.flaw(reason) else reason
+    return kept if len(kept) <= _LONGEST_REASON else kept[:_LONGEST_REASON] + " ..."
 
 
 def _parse(line: bytes) -> tuple[NewPrompt, ...]:

@@ -165,6 +165,8 @@ def test_a_tree_is_a_prompt_for_every_set_of_siblings() -> None:
         (b'{"prompt": "Why?", "x": ' + b"9" * 5000 + b"}", "not JSON: Exceeds the limit"),
         (b'{"prompt": "\xff"}', "not UTF-8 at byte 13"),
         (b"\xff\xfe{\x00}\x00", "UTF-16"),
+        (b'{"\\u0000": 1}', "its keys are: \\x00"),
+        (b'{"\\ud800": 1}', "its keys are: \\ud800"),
         (b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
         (b'{"prompt": "Why?", "x": ' + b"[" * 50 + b"]" * 50 + b"}", "nested more than 20 deep"),
         (b'{"prompt": "' + b"x" * 5_000_000 + b'"}', "the line has 5,000,014 bytes; the longest allowed has 1,000,000"),

@@ -29,7 +29,7 @@ from app.tables import (
     Response,
 )
 
-Reason = Literal["project_paused", "nothing_yet", "all_leased", "you_did_all", "not_assigned", "all_done"]
+Reason = Literal["project_paused", "nothing_yet", "all_leased", "you_did_all", "not_assigned", "held_back", "all_done"]
 
 _TRIES = 25
 _PAUSE = 0.02  # seconds between two tries, while other transactions hold the rows in question
@@ -116,6 +116,10 @@ _WHY_EMPTY = text(
             SELECT FROM comparisons c
             WHERE c.project_id = :project_id AND c.state = 'open' AND c.submitted < c.k
         ) THEN 'not_assigned'
+        WHEN EXISTS (
+            SELECT FROM comparisons c
+            WHERE c.project_id = :project_id AND c.state IN ('paused', 'closed') AND c.openings > 0
+        ) THEN 'held_back'
         ELSE 'all_done'
     END
     """  # noqa: S608 - the parts are the constants above
@@ -127,6 +131,7 @@ _MESSAGES: dict[Reason, str] = {
     "all_leased": "Others are working on all that is left. Come back in a few minutes: what they leave comes to you.",
     "you_did_all": "You have answered or skipped all that is open. The rest needs other people's eyes.",
     "not_assigned": "What is left is assigned to other people.",
+    "held_back": "The admins hold back what is left. Come back later.",
     "all_done": "All comparisons have their labels. Thank you! New ones come with the next round.",
 }
 

@@ -178,7 +178,7 @@ def test_what_is_held_back_is_not_handed_out_but_started_work_counts(session: Se
         assert lease(session, desk).id == started.id
         answer(session, started)
         assert comparison(session, desk, number).submitted == 1
-    assert why_empty(session, desk, 1) == "all_done"
+    assert why_empty(session, desk, 1) == "held_back"
     comparisons.reopen(session, desk.project_id, [desk.comparison_ids[1]], None)
     assert lease(session, desk, 1).comparison_id == desk.comparison_ids[1]
 

@@ -1,6 +1,8 @@
 import json
 import math
 import random
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForSequenceClassification, BertConfig, BertModel, PreTrainedTokenizerFast
 
 from worker.learning.batches import group_by_length, pad
+from worker.learning.models import load_language_model
 from worker.learning.records import Message, Ranking
 from worker.learning.reward import (
     FittedRewardModel,
@@ -255,6 +259,16 @@ def test_a_saved_model_scores_the_same_here_and_in_transformers(tiny_folder: Pat
 def test_a_saved_model_keeps_its_limit(tiny_folder: Path, tmp_path: Path) -> None:
     save_reward_model(new_reward_model(str(tiny_folder), 3, CPU, max_tokens=12), tmp_path / "reward")
     assert load_reward_model(tmp_path / "reward", CPU).max_tokens == 12
+
+
+@pytest.mark.parametrize("load", [load_language_model, lambda source: new_reward_model(source, 0, CPU)])
+def test_pickled_weights_are_refused(load: Callable[[str], object], tiny_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "base")
+    weights = tmp_path / "base" / "model.safetensors"
+    torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
+    weights.unlink()
+    with pytest.raises(ValueError, match=r"can be loaded from .*base.*safetensors"):
+        load(str(tmp_path / "base"))
 
 
 def test_a_folder_without_a_scale_is_refused(tiny_folder: Path) -> None:

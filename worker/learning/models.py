@@ -78,9 +78,9 @@ def load_language_model(source: str, device: torch.device | None = None) -> PreT
         ValueError: if there is no such model.
     """
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f'no language model can be loaded from "{source}": {error}') from error
+        raise ValueError(f'no language model can be loaded from "{source}" (in safetensors): {error}') from error
     tokenizer = load_tokenizer(source)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))

@@ -128,7 +128,7 @@ def new_reward_model(
     the same figure as the variance. Dropout is off for good, also while fitting.
     """
     tokenizer = load_reward_tokenizer(source)
-    model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, dtype=torch.float32)
+    model = _load_classifier(source)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))
     # The score is read at the last token that is not this one, so it must not be the end token.
@@ -199,7 +199,7 @@ def load_reward_model(folder: Path, device: torch.device, precision: Precision =
     file = folder / SCALE_FILE
     if not file.is_file():
         raise ValueError(f"{folder} is no reward model of ours: it has no {SCALE_FILE}")
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    model = _load_classifier(str(folder))
     scale = json.loads(file.read_text())
     max_tokens = int(scale.pop("max_tokens"))
     tokenizer = load_reward_tokenizer(str(folder))
@@ -213,3 +213,13 @@ def load_reward_tokenizer(source: str) -> PreTrainedTokenizerBase:
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
     marked = None not in {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id}
     return tokenizer if marked else load_tokenizer(source)
+
+
+def _load_classifier(source: str) -> PreTrainedModel:
+    try:
+        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+            source, num_labels=1, dtype=torch.float32, use_safetensors=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f'no reward model can be loaded from "{source}" (in safetensors): {error}') from error
+    return model

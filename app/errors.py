@@ -42,6 +42,10 @@ class Conflict(PrefloopError):
     status = 409
 
 
+class ConsentNeeded(Conflict):
+    """The annotator has not accepted the project's consent text; `details["consent_text"]` holds it."""
+
+
 class Invalid(PrefloopError):
     """The input breaks a rule; the message says which and how to mend it."""
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.api.access import Caller, Database, Member
 from app.api.shapes import Id, PathId, Received
-from app.domain import labels, people, queue
+from app.domain import consent, labels, people, projects, queue
 from app.errors import NotFound
 from app.tables import Assignment
 
@@ -88,11 +88,22 @@ class Lease(BaseModel):
 
 @router.post("/projects/{project}/next")
 def next_assignment(session: Database, member: Member) -> Next:
-    """Lease the next comparison, or get the one again that is still leased to the caller."""
+    """Lease the next comparison, or get the one again that is still leased to the caller.
+
+    A refusal with the code `ConsentNeeded` holds the text to accept first.
+    """
     found = queue.next_assignment(session, member.project_id, member.id)
     if isinstance(found, queue.EmptyQueue):
         return Next(assignment=None, nothing=Nothing(reason=found.reason, message=found.message))
     return Next(assignment=_shown(session, found), nothing=None)
+
+
+@router.post("/projects/{project}/consent", status_code=status.HTTP_204_NO_CONTENT)
+def accept_consent(session: Database, member: Member) -> None:
+    """Accept the project's consent text on behalf of the caller, as it stands now."""
+    version = projects.get_project(session, member.project_id).current_version
+    if version is not None:
+        consent.accept(session, member.id, version)
 
 
 def _own_assignment(session: Database, person: Caller, assignment_id: PathId) -> Assignment:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session, joinedload
 
-from app.domain import texts
+from app.domain import consent, texts
 from app.domain.settings import parse_settings
 from app.errors import Conflict, NotFound
 from app.tables import (
@@ -171,7 +171,7 @@ class AssignmentView:
 def next_assignment(session: Session, project_id: int, annotator_id: int) -> Assignment | EmptyQueue:
     """The annotator's live lease, or a new one: the highest priority first, then the oldest comparison.
 
-    Leases that ran out are returned first.
+    Leases that ran out are returned first. Raises ConsentNeeded before a new one.
     """
     lock_annotator(session, project_id, annotator_id)
     # Its version is loaded again with it: the caller may have loaded it before, and the page shows it.
@@ -182,6 +182,8 @@ def next_assignment(session: Session, project_id: int, annotator_id: int) -> Ass
         return EmptyQueue("project_paused")
     if (live := _live(session, annotator_id)) is not None:
         return live
+    if project.current_version is not None:
+        consent.require_consent(session, annotator_id, project.current_version)
     who = {"project_id": project_id, "annotator_id": annotator_id}
     lease = {
         "project_version_id": project.current_version_id,

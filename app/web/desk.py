@@ -6,9 +6,9 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import JSONResponse, Response
 from sqlalchemy.orm import Session
 
-from app.domain import labels, queue
+from app.domain import consent, labels, queue
 from app.domain.progress import progress
-from app.errors import Invalid
+from app.errors import Conflict, ConsentNeeded, Invalid
 from app.tables import Assignment, Membership, Project
 from app.web.numbers import Id
 from app.web.pages import page, redirect
@@ -29,7 +29,10 @@ SKIP_REASONS = (
 @router.get("/desk")
 def desk(request: Request, session: Database, project: MemberProject, member: Member, kept: str = "") -> Response:
     """The annotator's live comparison or the next one; where there is none, why."""
-    found = queue.next_assignment(session, project.id, member.id)
+    try:
+        found = queue.next_assignment(session, project.id, member.id)
+    except ConsentNeeded:
+        return redirect(f"/projects/{project.slug}/consent")
     if isinstance(found, queue.EmptyQueue):
         return _page(request, session, project, member, empty=found, kept=kept)
     return _show(request, session, project, member, found, kept=kept)
@@ -98,3 +101,26 @@ def heartbeat(session: Database, project: MemberProject, member: Member, assignm
 def guidelines(request: Request, project: MemberProject, member: Member) -> Response:
     """The project's guidelines on a page of their own."""
     return page(request, "desk/guidelines.html", project=project, member=member, version=project.current_version)
+
+
+@router.get("/consent")
+def consent_page(request: Request, session: Database, project: MemberProject, member: Member) -> Response:
+    """What annotators agree to before they label."""
+    version = project.current_version
+    assert version is not None
+    if not version.consent_text:
+        return redirect(f"/projects/{project.slug}/desk")
+    given = consent.is_given(session, member.id, version)
+    return page(request, "desk/consent.html", project=project, member=member, version=version, is_given=given)
+
+
+@router.post("/consent")
+def accept_consent(
+    session: Database, project: MemberProject, member: Member, version_id: Annotated[Id, Form()]
+) -> Response:
+    """Accept the text that was read, unless a new one has come meanwhile."""
+    version = project.current_version
+    if version is None or version.id != version_id:
+        raise Conflict("The text has changed meanwhile. Open the page again and read it once more.")
+    consent.accept(session, member.id, version)
+    return redirect(f"/projects/{project.slug}/desk")

@@ -14,6 +14,7 @@ FOR_ANNOTATORS = {
     ("GET", "/projects"),
     ("GET", "/projects/{project}"),
     ("POST", "/projects/{project}/next"),
+    ("POST", "/projects/{project}/consent"),
     ("GET", "/assignments/{assignment_id}"),
     ("POST", "/assignments/{assignment_id}/label"),
     ("POST", "/assignments/{assignment_id}/skip"),

@@ -6,7 +6,8 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.tables import Assignment, Label, LabelRevision
+from app.domain import projects
+from app.tables import Assignment, Label, LabelRevision, Project
 from tests.api.conftest import House
 
 
@@ -133,3 +134,18 @@ def test_a_ranking_that_is_no_partition_is_refused(house: House, queue_of_two: l
     error = house.annotator.refused(422, "POST", f"/assignments/{assignment['id']}/label", json={"groups": bad})
     assert error["code"] == "InvalidRanking"
     assert house.admin.get("~/labels")["items"] == []
+
+
+def test_the_consent_text_is_accepted_before_the_first_lease(
+    house: House, queue_of_two: list[list[int]], committed: sessionmaker[Session]
+) -> None:
+    with committed.begin() as session:
+        project = session.get_one(Project, house.project.id)
+        projects.new_version(
+            session, project, guidelines="", consent_text="Your labels are published.", judgement_form=None, by=None
+        )
+    refused = house.annotator.refused(409, "POST", "~/next")
+    assert refused["code"] == "ConsentNeeded"
+    assert refused["details"]["consent_text"] == "Your labels are published."
+    house.annotator.post("~/consent", status=204)
+    assert house.annotator.post("~/next", status=200)["assignment"] is not None

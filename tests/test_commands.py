@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app import embedded_postgres
 from app.commands import create_command
-from app.domain import sign_in
+from app.domain import people, sign_in
 from tests.factories import make_person, make_project
 from tests.factories_labelling import make_comparisons
 from tests.factories_loop import label_all
@@ -94,6 +94,17 @@ def test_people_and_tokens(committed: Committed) -> None:
     assert prefloop("token", "revoke", "ada@example.org", number).returncode == 0
     with committed.begin() as session:
         assert sign_in.person_of_token(session, token) is None
+
+
+def test_owners_are_invited_and_people_erased(committed: Committed) -> None:
+    for email in ("ada@example.org", "bob@example.org"):
+        assert prefloop("user", "create", email, "--owner").returncode == 0
+    link = prefloop("user", "invite", "ada@example.org").stdout
+    with committed.begin() as session:
+        assert people.read_invite(session, link.strip().rsplit("/", 1)[1]).project_id is None
+    assert prefloop("user", "erase", "bob@example.org", "--yes").returncode == 0
+    assert "bob" not in prefloop("user", "list").stdout
+    assert "last owner" in prefloop("user", "erase", "ada@example.org", "--yes").stderr
 
 
 def test_refusals_are_sentences(database_url: str) -> None:

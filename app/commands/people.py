@@ -7,12 +7,12 @@ from app.config import settings
 from app.database import transaction
 from app.domain import people, sign_in
 from app.errors import NotFound
-from app.tables import Person
+from app.tables import Person, Role
 
 
 @click.group()
 def user() -> None:
-    """Create and list people, set passwords, make sign-in links."""
+    """Create, list, invite and erase people, set passwords, make sign-in links."""
 
 
 @user.command(
@@ -76,6 +76,38 @@ def link(email: str) -> None:
     """Print a one-time link that signs a person in."""
     with transaction() as session:
         click.echo(_link(session, _person(session, email)))
+
+
+@user.command(
+    "invite",
+    epilog="""\b
+Examples:
+  prefloop user invite ada@example.org
+""",
+)
+@click.argument("email")
+def invite_owner(email: str) -> None:
+    """Print an invite link that makes one person an owner, in the name of the owner EMAIL."""
+    with transaction() as session:
+        owner = _person(session, email)
+        _, secret = people.create_invite(session, project_id=None, role=Role.ADMIN, created_by=owner)
+    click.echo(f"{settings().base_url}/invites/{secret}")
+
+
+@user.command(
+    "erase",
+    epilog="""\b
+Examples:
+  prefloop user erase ada@example.org
+""",
+)
+@click.argument("email")
+@click.confirmation_option(prompt="Erase this person for good? Their labels stay, under a pseudonym.")
+def erase(email: str) -> None:
+    """Empty a person's row for good and end every access of theirs."""
+    with transaction() as session:
+        people.erase_person(session, _person(session, email), by=None)
+    click.echo("The person is erased.")
 
 
 @click.group()

@@ -12,9 +12,9 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.domain import audit, texts
+from app.domain import audit, queue, texts
 from app.errors import Conflict, Invalid, LinkExpired, NotAllowed, NotFound
-from app.tables import ApiToken, Invite, Membership, Person, Project, Role, SignInLink, WebSession
+from app.tables import ApiToken, ComparisonAssignee, Invite, Membership, Person, Project, Role, SignInLink, WebSession
 
 SHORTEST_PASSWORD = 10
 LONGEST_PASSWORD = 1_000
@@ -139,19 +139,25 @@ def require_admin(session: Session, project_id: int, person: Person) -> None:
         raise NotAllowed("Only the project's admins may do this.")
 
 
-def list_members(session: Session, project_id: int) -> list[tuple[Membership, Person]]:
-    """Who is in the project now, admins first."""
+def list_members(session: Session, project_id: int, *, former: bool = False) -> list[tuple[Membership, Person]]:
+    """Who is in the project now, admins first; `former`: who has left it."""
     rows = session.execute(
         select(Membership, Person)
         .join(Person, Person.id == Membership.person_id)
-        .where(Membership.project_id == project_id, Membership.left_at.is_(None))
+        .where(
+            Membership.project_id == project_id,
+            Membership.left_at.is_not(None) if former else Membership.left_at.is_(None),
+        )
         .order_by(Membership.role, Membership.id)
     )
     return [(member, person) for member, person in rows]
 
 
 def remove_member(session: Session, project_id: int, membership_id: int, by: Person) -> Membership:
-    """Take a person out of a project; their labels stay. Raises NotFound."""
+    """Take a person out of a project, with their leases and what was assigned to them; their labels stay.
+
+    Raises NotFound.
+    """
     member = session.scalar(
         select(Membership).where(
             Membership.id == membership_id, Membership.project_id == project_id, Membership.left_at.is_(None)
@@ -159,10 +165,17 @@ def remove_member(session: Session, project_id: int, membership_id: int, by: Per
     )
     if member is None:
         raise NotFound("There is no such member in this project.")
-    member.left_at = func.now()
+    _leave(session, member)
     audit.record(session, "member.remove", project_id=project_id, by=by, subject_id=member.id)
     session.flush()
     return member
+
+
+def _leave(session: Session, member: Membership) -> None:
+    queue.lock_annotator(session, member.project_id, member.id)
+    queue.end_leases(session, member.id)
+    session.execute(delete(ComparisonAssignee).where(ComparisonAssignee.annotator_id == member.id))
+    member.left_at = func.now()
 
 
 def create_invite(
@@ -297,12 +310,13 @@ def revoke_invite(session: Session, project_id: int | None, invite_id: int, by: 
     session.flush()
 
 
-def erase_person(session: Session, person: Person, by: Person) -> None:
+def erase_person(session: Session, person: Person, by: Person | None) -> None:
     """Empty a person's row for good and end every access; labels keep their pseudonymous annotator ids.
 
-    People erase themselves, owners anybody. Raises NotAllowed for others, Conflict for the last owner.
+    People erase themselves, owners and the command line (`by` is empty) anybody.
+    Raises NotAllowed for others, Conflict for the last owner.
     """
-    if by.id != person.id and not by.is_owner:
+    if by is not None and by.id != person.id and not by.is_owner:
         raise NotAllowed("Only owners may erase other people.")
     # Locked, so that two owners cannot erase each other at the same time.
     owners = session.scalars(select(Person.id).where(Person.is_owner).order_by(Person.id).with_for_update()).all()
@@ -310,11 +324,9 @@ def erase_person(session: Session, person: Person, by: Person) -> None:
         raise Conflict("This is the last owner: make somebody else an owner first.")
     for table in (WebSession, SignInLink, ApiToken):
         session.execute(delete(table).where(table.person_id == person.id))
-    session.execute(
-        update(Membership)
-        .where(Membership.person_id == person.id, Membership.left_at.is_(None))
-        .values(left_at=func.now())
-    )
+    query = select(Membership).where(Membership.person_id == person.id, Membership.left_at.is_(None))
+    for member in session.scalars(query.order_by(Membership.id)).all():
+        _leave(session, member)
     person.email = person.name = person.password_hash = person.language = None
     person.is_owner = False
     person.erased_at = func.now()

@@ -7,11 +7,11 @@ from fastapi.responses import HTMLResponse, Response
 from sqlalchemy.orm import Session
 
 from app.domain import people, sign_in
-from app.errors import Invalid, TooManyTries
+from app.errors import Conflict, Invalid, TooManyTries
 from app.tables import Person
 from app.web.numbers import Id
 from app.web.pages import page, redirect
-from app.web.session import Database, SignedIn, keep_signed_in
+from app.web.session import SESSION_COOKIE, Database, SignedIn, keep_signed_in
 
 router = APIRouter()
 
@@ -61,6 +61,20 @@ def set_password(
     _, secret = sign_in.open_session(session, person)
     answer = redirect("/account?saved=1")
     keep_signed_in(answer, secret)
+    return answer
+
+
+@router.post("/account/erase")
+def erase(request: Request, session: Database, person: SignedIn, email: Annotated[str, Form()] = "") -> Response:
+    """Erase oneself for good; the typed e-mail address says that it is meant."""
+    try:
+        if email.strip().lower() != person.email:
+            raise Invalid("This is not your e-mail address, so nothing was erased.")
+        people.erase_person(session, person, by=person)
+    except (Invalid, Conflict) as error:
+        return _page(request, session, person, status_code=error.status, erase_error=str(error))
+    answer = redirect("/sign-in")
+    answer.delete_cookie(SESSION_COOKIE)
     return answer
 
 

@@ -81,7 +81,8 @@ def remove(session: Database, project: ProjectAdmin, person: SignedIn, membershi
 @router.post("/people/{membership_id}/withdraw")
 def withdraw(session: Database, project: ProjectAdmin, person: SignedIn, membership_id: Id) -> Response:
     """Take all labels of a member back for good, as the member asked."""
-    found = {member.id: member for member, _ in people.list_members(session, project.id)}.get(membership_id)
+    members = people.list_members(session, project.id) + people.list_members(session, project.id, former=True)
+    found = {member.id: member for member, _ in members}.get(membership_id)
     if found is None:
         raise NotFound("There is no such member in this project.")
     labels.withdraw_annotator(session, found, by=person)
@@ -96,6 +97,7 @@ def _page(request: Request, session: Session, project: Project, *, status_code: 
         section="people",
         status_code=status_code,
         members=people.list_members(session, project.id),
+        former=people.list_members(session, project.id, former=True),
         invites=people.list_invites(session, project.id),
         paces=overview.paces(session, project.id),
         by_annotator=agreement.pairwise_agreement(session, project.id).by_annotator,

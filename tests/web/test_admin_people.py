@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.domain import people, sign_in
-from app.tables import Person, Role
+from app.domain import people, queue, sign_in
+from app.tables import Assignment, Label, Person, Role
 from tests.admin_project import AdminProject, make_admin_project, make_comparisons, make_label
 from tests.factories import PASSWORD, make_person
 from tests.web.visitor import Visitor
@@ -174,3 +175,23 @@ def test_password_is_changed_and_other_browsers_are_signed_out(committed: Commit
     assert elsewhere.get("/account").status_code == 303
     with committed.begin() as session:
         assert sign_in.sign_in(session, person.email or "", "another fine password") is not None
+
+
+def test_who_left_is_listed_and_their_labels_can_be_withdrawn(
+    place: AdminProject, admin: Visitor, visit_as: VisitAs, committed: Committed
+) -> None:
+    with committed.begin() as session:
+        make_comparisons(session, place.project, 2)
+        make_label(session, place)
+        lease = queue.next_assignment(session, place.project.id, place.annotator_member.id)
+    leaver = visit_as(place.annotator)
+    assert leaver.post("/account/erase", {"email": "another@example.org"}).status_code == 422
+    assert leaver.post("/account/erase", {"email": place.annotator.email or ""}).status_code == 303
+    assert leaver.get("/account").status_code == 303  # signed out
+    shown = admin.get(f"{place.root}/people").text
+    assert f"annotator {place.annotator_member.id}, erased" in shown
+    assert admin.post(f"{place.root}/people/{place.annotator_member.id}/withdraw").status_code == 303
+    with committed() as session:
+        assert session.scalars(select(Label.withdrawn_at)).one() is not None
+        assert isinstance(lease, Assignment)
+        assert queue.expire_leases(session, place.project.id) == 1

@@ -69,7 +69,7 @@ def flow(session: Session, project_id: int) -> Flow:
         .where(Prompt.project_id == project_id, Prompt.state == PromptState.ACTIVE)
         .group_by(Prompt.split)
     )
-    by_split = dict(rows.tuples().all())
+    by_split = dict(rows.all())
     return Flow(
         prompts={split: by_split.get(split, 0) for split in Split},
         responses=_count(
@@ -91,7 +91,7 @@ def labels_by_day(session: Session, project_id: int, days: int = 14) -> list[tup
     rows = session.execute(
         select(arrived, func.count()).where(Label.project_id == project_id, arrived >= first).group_by(arrived)
     )
-    counted = dict(rows.tuples().all())
+    counted = dict(rows.all())
     return [(day, counted.get(day, 0)) for day in (first + timedelta(days=number) for number in range(days))]
 
 
@@ -146,4 +146,4 @@ def _by_project(
 ) -> dict[int, Any]:
     """`value` over the rows of each project that has any."""
     rows = session.execute(select(project, value).where(project.in_(ids), *conditions).group_by(project))
-    return dict(rows.tuples().all())
+    return dict(rows.all())

@@ -1,36 +1,13 @@
 """How does a project work? Its settings: every field with its range and the sentence that the admin's form shows."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from app.domain import texts
+from app.domain.overrides import PPOOverrides, RewardOverrides
 from app.errors import Invalid
-
-Override = float | int | bool | str | None
-
-# What an admin may override of the worker's own settings; the worker's dataclasses say what each means and its default.
-REWARD_OVERRIDES = frozenset(
-    {"epochs", "learning_rate", "warmup_share", "weight_decay", "batch_sets", "max_tokens", "micro_batch_tokens"}
-    | {"max_grad_norm", "adam_epsilon", "precision"}
-)
-PPO_OVERRIDES = frozenset(
-    {"episodes", "batch_episodes", "epochs", "minibatches", "learning_rate", "adam_epsilon", "max_grad_norm"}
-    | {"clip_range", "value_clip_range", "value_coefficient", "discount", "gae_lambda", "whiten_rewards"}
-    | {"score_clip", "missing_end", "missing_end_score", "kl_coefficient", "kl_target", "kl_horizon"}
-    | {"micro_batch_tokens", "precision"}
-)
-
-
-def _allowed(names: frozenset[str]) -> AfterValidator:
-    def check(overrides: dict[str, Override]) -> dict[str, Override]:
-        unknown = sorted(set(overrides) - names)
-        if unknown:
-            raise ValueError(f"there is no {', '.join(unknown)}; known are {', '.join(sorted(names))}")
-        return overrides
-
-    return AfterValidator(check)
 
 
 class _Settings(BaseModel):
@@ -116,12 +93,10 @@ class ProjectSettings(_Settings):
     sampling: SamplingChoice = Field(
         default=SamplingChoice(), description="How the policy writes responses for people."
     )
-    reward: Annotated[dict[str, Override], _allowed(REWARD_OVERRIDES)] = Field(
-        default={}, description="Overrides for fitting reward models, such as learning_rate."
+    reward: RewardOverrides = Field(
+        default=RewardOverrides(), description="Overrides for fitting reward models, such as learning_rate."
     )
-    ppo: Annotated[dict[str, Override], _allowed(PPO_OVERRIDES)] = Field(
-        default={}, description="Overrides for PPO, such as kl_coefficient."
-    )
+    ppo: PPOOverrides = Field(default=PPOOverrides(), description="Overrides for PPO, such as kl_coefficient.")
 
     @model_validator(mode="after")
     def _leaves_train_prompts(self) -> "ProjectSettings":

@@ -9,11 +9,12 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from app.domain.settings import PPO_OVERRIDES, REWARD_OVERRIDES, LoopSettings, ProjectSettings, SamplingChoice
+from app.domain.overrides import PPOOverrides, RewardOverrides
+from app.domain.settings import LoopSettings, ProjectSettings, SamplingChoice
 from app.errors import PrefloopError
 
 _NESTED: Mapping[str, type[BaseModel]] = {"loop": LoopSettings, "sampling": SamplingChoice}
-_OVERRIDES: Mapping[str, frozenset[str]] = {"reward": REWARD_OVERRIDES, "ppo": PPO_OVERRIDES}
+_OVERRIDES: Mapping[str, type[BaseModel]] = {"reward": RewardOverrides, "ppo": PPOOverrides}
 _TITLES = {"": "Work", "loop": "The loop", "sampling": "Sampling", "reward": "Reward model", "ppo": "PPO"}
 _LABELS = {"k": "Labels a comparison (k)", "top_p": "Top-p", "gae_lambda": "GAE lambda"} | {
     f"kl_{key}": f"KL {key}" for key in ("coefficient", "target", "horizon")
@@ -66,11 +67,11 @@ def fieldsets(data: Mapping[str, Any], errors: Mapping[str, str]) -> list[Fields
     for name, model in _NESTED.items():
         fields = list(_model_fields(model, f"{name}.", data.get(name, {}), errors))
         parts.append(Fieldset(_TITLES[name], _sentence(name), fields, is_advanced=False))
-    for name, allowed in _OVERRIDES.items():
+    for name, model in _OVERRIDES.items():
         values = data.get(name, {})
         fields = [
-            FormField(path, _label(key), "", "text", _shown(values.get(key)), error=errors.get(path))
-            for key in sorted(allowed)
+            FormField(path, _label(key), _default(info), "text", _shown(values.get(key)), error=errors.get(path))
+            for key, info in sorted(model.model_fields.items())
             for path in [f"{name}.{key}"]
         ]
         parts.append(Fieldset(_TITLES[name], _sentence(name), fields, is_advanced=True))
@@ -124,6 +125,11 @@ def _model_fields(
             maximum=_bound(info, annotated_types.Le, "le", annotated_types.Lt, "lt"),
             error=errors.get(path),
         )
+
+
+def _default(info: FieldInfo) -> str:
+    """What an override that is left empty means."""
+    return "" if info.default is None else f"{info.default:g}" if isinstance(info.default, float) else str(info.default)
 
 
 def _types(info: FieldInfo) -> tuple[Any, ...]:

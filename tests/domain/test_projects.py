@@ -154,6 +154,10 @@ def test_the_base_model_is_replaced_until_the_loop_used_it(session: Session) -> 
         ({"base_model": "x", "sampling": {"temperature": float("inf")}}, "cannot be kept"),
         ({"base_model": "x", "ppo": {"learning_rat": 1}}, "ppo: there is no learning_rat; known are adam_epsilon"),
         ({"base_model": "x", "reward": {"kl_target": 1}}, "reward: there is no kl_target"),
+        ({"base_model": "x", "reward": {"epochs": "abc"}}, "reward.epochs: should be a valid integer"),
+        ({"base_model": "x", "ppo": {"minibatches": 0}}, "ppo.minibatches: should be greater than or equal to 1"),
+        ({"base_model": "x", "ppo": {"precision": "fp64"}}, "ppo.precision: should be 'auto', 'fp32' or 'bf16'"),
+        ({"base_model": "x", "ppo": {"episodes": 10}}, "10 episodes do not fill a rollout of 256"),
         ({"base_model": "x", "reward": {"epochs": [1]}}, "reward.epochs"),
     ],
 )

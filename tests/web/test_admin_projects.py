@@ -58,8 +58,8 @@ def test_new_project_has_its_settings_and_leads_to_the_import(
     assert project.current_version.guidelines == "# Be kind"
     assert (settings.k, settings.loop.trigger_labels, settings.loop.trigger_hours) == (3, 150, None)
     assert settings.loop.automatic is True
-    assert settings.ppo == {"kl_coefficient": 0.05}
-    assert settings.reward == {}
+    assert settings.ppo.model_dump() == {"kl_coefficient": 0.05}
+    assert settings.reward.model_dump() == {}
 
 
 def test_refused_form_names_each_field_and_keeps_the_input(

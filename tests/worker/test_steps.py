@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from app.domain import policies, reward_models, rounds, runs, samples
-from app.domain.settings import PPO_OVERRIDES, REWARD_OVERRIDES
+from app.domain.overrides import PPOOverrides, RewardOverrides
 from app.errors import StaleAttempt
 from app.tables import (
     Comparison,
@@ -76,8 +76,10 @@ def label_and_fire(committed: Committed, project_id: int, round_id: int) -> None
 
 
 def test_settings_of_the_server_are_those_of_the_worker() -> None:
-    assert set(RewardSettings.__dataclass_fields__) >= REWARD_OVERRIDES
-    assert set(PPOSettings.__dataclass_fields__) - {"sampling"} == PPO_OVERRIDES
+    for overrides, worker in ((RewardOverrides(), RewardSettings()), (PPOOverrides(), PPOSettings())):
+        names = set(type(overrides).model_fields)
+        assert set(worker.__dataclass_fields__) - {"sampling"} == names
+        assert {name: getattr(overrides, name) for name in names} == {name: getattr(worker, name) for name in names}
 
 
 def test_sampling_opens_comparisons_of_distinct_answers(

@@ -52,4 +52,4 @@ def ppo_settings(inputs: RoundInputs) -> PPOSettings:
     """The project's PPO settings. PPO learns from the whole distribution, so the desk's `top_p` is left out."""
     choice = inputs.settings.sampling
     sampling = SamplingSettings(temperature=choice.temperature, max_new_tokens=choice.max_new_tokens)
-    return PPOSettings(**inputs.settings.ppo, sampling=sampling)  # type: ignore[arg-type]
+    return PPOSettings(**inputs.settings.ppo.model_dump(), sampling=sampling)

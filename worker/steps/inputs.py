@@ -39,7 +39,7 @@ class RoundInputs:
     @property
     def reward(self) -> RewardSettings:
         """How the project fits reward models."""
-        return RewardSettings(**self.settings.reward)  # type: ignore[arg-type]
+        return RewardSettings(**self.settings.reward.model_dump())
 
 
 def read_round(session: Session, attempt: Attempt) -> RoundInputs:

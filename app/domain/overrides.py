@@ -1,0 +1,74 @@
+"""What may an admin override of the worker's own settings? The names are those of its dataclasses, held by a test."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class _Overrides(BaseModel):
+    """Every field is optional: what is not set is left to the worker's default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_are_known(cls, data: Any) -> Any:
+        unknown = sorted(set(data) - set(cls.model_fields)) if isinstance(data, dict) else []
+        if unknown:
+            raise ValueError(f"there is no {', '.join(unknown)}; known are {', '.join(sorted(cls.model_fields))}")
+        return data
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_set(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if name in self.model_fields_set}
+
+
+class RewardOverrides(_Overrides):
+    """Of `worker.learning.reward.RewardSettings`, where every field has its sentence."""
+
+    epochs: int = Field(default=1, ge=1, le=1_000)
+    learning_rate: float = Field(default=1e-5, gt=0, le=1)
+    warmup_share: float = Field(default=0.05, ge=0, le=1)
+    weight_decay: float = Field(default=0, ge=0, le=1)
+    batch_sets: int = Field(default=16, ge=1, le=65_536)
+    max_tokens: int = Field(default=1_024, ge=2, le=1_048_576)
+    micro_batch_tokens: int | None = Field(default=None, ge=1)
+    max_grad_norm: float = Field(default=1, gt=0)
+    adam_epsilon: float = Field(default=1e-5, gt=0, le=1)
+    precision: Precision = "auto"
+
+
+class PPOOverrides(_Overrides):
+    """Of `worker.learning.ppo.PPOSettings`, where every field has its sentence."""
+
+    episodes: int = Field(default=8_192, ge=1, le=100_000_000)
+    batch_episodes: int = Field(default=256, ge=1, le=1_000_000)
+    epochs: int = Field(default=4, ge=1, le=1_000)
+    minibatches: int = Field(default=1, ge=1, le=65_536)
+    learning_rate: float = Field(default=1e-5, gt=0, le=1)
+    adam_epsilon: float = Field(default=1e-5, gt=0, le=1)
+    max_grad_norm: float = Field(default=1, gt=0)
+    clip_range: float = Field(default=0.2, gt=0, lt=1)
+    value_clip_range: float = Field(default=0.2, gt=0)
+    value_coefficient: float = Field(default=0.1, ge=0)
+    discount: float = Field(default=1, gt=0, le=1)
+    gae_lambda: float = Field(default=1, ge=0, le=1)
+    whiten_rewards: bool = False
+    score_clip: float | None = Field(default=5, gt=0)
+    missing_end: Literal["subtract", "replace"] = "subtract"
+    missing_end_score: float = 1
+    kl_coefficient: float = Field(default=0.15, ge=0)
+    kl_target: float = Field(default=6, gt=0)
+    kl_horizon: float | None = Field(default=10_000, gt=0)
+    micro_batch_tokens: int | None = Field(default=None, ge=1)
+    precision: Precision = "auto"
+
+    @model_validator(mode="after")
+    def _episodes_fill_their_batches(self) -> "PPOOverrides":
+        if self.episodes < self.batch_episodes:
+            raise ValueError(f"{self.episodes} episodes do not fill a rollout of {self.batch_episodes}")
+        if self.batch_episodes < self.minibatches:
+            raise ValueError(f"{self.batch_episodes} episodes do not fill {self.minibatches} minibatches")
+        return self

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, status
 from pydantic import BaseModel, Field
 
-from app.api.access import AdminProject, Database
+from app.api.access import AdminProject, Caller, Database
 from app.api.shapes import After, Limit, Page, PathId, Received, Search, Shown, page_of
-from app.domain import imports, projects, prompts, responses
+from app.domain import audit, imports, projects, prompts, responses
 from app.errors import Invalid, InvalidImport
 from app.tables import PromptState, Split
 
@@ -119,13 +119,15 @@ def get_prompt(session: Database, project: AdminProject, prompt_id: PathId) -> P
 
 
 @router.post("/projects/{project}/prompts", status_code=status.HTTP_201_CREATED)
-def add_prompts(session: Database, project: AdminProject, body: PromptsReceived) -> PromptsTaken:
+def add_prompts(session: Database, project: AdminProject, person: Caller, body: PromptsReceived) -> PromptsTaken:
     """Take in prompts and ready-made responses. Sending the same again doubles nothing."""
     items = [_new_prompt(received) for received in body.prompts]
     _check_each(items)
     added = prompts.add_prompts(session, project, items)
     wanted = projects.settings_of(project).k
     opened = imports.open_comparisons(session, project, added.responses, wanted) if body.compare else 0
+    counted = {"added": added.added, "responses": added.added_responses, "comparisons": opened}
+    audit.record(session, "prompt.add", project_id=project.id, by=person, details=counted)
     return PromptsTaken(
         prompt_ids=[prompt.id for prompt in added.prompts],
         added=added.added,

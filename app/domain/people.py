@@ -131,6 +131,12 @@ def require_member(session: Session, project_id: int, person: Person) -> Members
     return add_member(session, project, person, Role.ADMIN, by=person)
 
 
+def is_admin(session: Session, project_id: int, person: Person) -> bool:
+    """Whether the person administers the project, as an owner or as a member."""
+    member = membership(session, project_id, person.id)
+    return person.is_owner or (member is not None and member.role is Role.ADMIN)
+
+
 def require_admin(session: Session, project_id: int, person: Person) -> None:
     """Raise NotAllowed for annotators, NotFound for people outside the project."""
     if person.is_owner and session.get(Project, project_id) is not None:

@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from sqlalchemy import BigInteger, DateTime, Identity, MetaData, String, func
+from sqlalchemy import BigInteger, DateTime, Identity, MetaData, func
 from sqlalchemy import Enum as EnumType
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, mapped_column
@@ -56,6 +56,3 @@ def explained(enum: type[Explained]) -> Any:
         values_callable=lambda members: [member.value for member in members],
     )
     return mapped_column(kind, comment="; ".join(f"{member.value}: {member.meaning}" for member in enum))
-
-
-ShortText = String(200)

@@ -138,3 +138,9 @@ def test_openapi_describes_every_route(client: TestClient) -> None:
             assert operation["security"], (method, path)
             assert {"401", "422"} <= set(operation["responses"]), (method, path)
     assert document["servers"] == [{"url": "/api/v1"}]
+
+
+def test_annotators_do_not_learn_which_models_are_compared(house: House) -> None:
+    for shown in (house.annotator.get("~"), house.annotator.get("/projects")["items"][0]):
+        assert (shown["settings"], shown["current_policy_id"]) == (None, None)
+    assert house.admin.get("~")["settings"]["base_model"] == "tiny"

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy.orm import Session, sessionmaker
 
+from app.domain import audit
 from tests.api.conftest import House
 
 FOX: dict[str, Any] = {
@@ -157,3 +159,11 @@ def test_a_search_finds_what_it_says_and_no_pattern(house: House) -> None:
     house.admin.post("~/prompts", {"prompts": [{"prompt": "100% sure"}, {"prompt": "100 times"}]})
     assert len(house.admin.get("~/prompts", search="100%")["items"]) == 1
     assert house.admin.get("~/prompts", search="\x00")["items"] == []
+
+
+def test_adding_prompts_leaves_a_trace(house: House, committed: sessionmaker[Session]) -> None:
+    house.admin.post("~/prompts", {"prompts": [{"prompt": "Why?", "responses": ["Because.", "Why not?"]}]})
+    with committed() as session:
+        events = audit.list_events(session, house.project.id, None, 1000)
+    found = [one.details for one, _ in events if one.action == "prompt.add"]
+    assert found == [{"added": 1, "responses": 2, "comparisons": 1}]

@@ -78,8 +78,9 @@ class Measured:
 
     openings: list[str]
     before: list[list[Sample]]  # [openings, stories of each], version 0's
-    after: list[list[Sample]]  # the final policy's
+    after: list[list[Sample]]  # those of the policy that is served in the end
     winrates: list[Estimate]  # against version 0, of each round's policy
+    final: Estimate  # the same of the policy that is served
 
     def pairs(self) -> list[Pair]:
         """Every story of version 0 beside one of the final policy."""
@@ -91,7 +92,7 @@ class Measured:
 
 
 def measure(session: Session, project: Project, pairs: int, seed: int, tick: Callable[[int, int], None]) -> Measured:
-    """Load every promoted policy's weights, let them continue the test openings, and ask the hidden preference.
+    """Load every policy's weights, let them continue the test openings, and ask the hidden preference.
 
     `tick(done, total)` is called after every policy.
     """
@@ -99,7 +100,7 @@ def measure(session: Session, project: Project, pairs: int, seed: int, tick: Cal
     # As many openings as give the same number of pairs each.
     count = max(number for number in range(1, len(prompts) + 1) if pairs % number == 0)
     openings = [prompt.messages[0]["content"] for prompt in prompts[:count]]
-    policies = _lineage_of(session, project)
+    policies = _policies(session, project)
     chosen = project_settings.parse_settings(project.settings).sampling
     settings = SamplingSettings(**chosen.model_dump())
     transformers_logging.disable_progress_bar()  # the demo's own bars are enough
@@ -107,8 +108,9 @@ def measure(session: Session, project: Project, pairs: int, seed: int, tick: Cal
     for number, policy in enumerate(policies):
         stories.append(sample(policy.uri, openings, pairs // count, settings, seed + number))
         tick(number + 1, len(policies))
-    winrates = [win_rate(_scores(new), _scores(stories[0]), seed) for new in stories[1:]]
-    return Measured(openings, stories[0], stories[-1], winrates)
+    winrates = [win_rate(_scores(new), _scores(stories[0]), seed) for new in stories]
+    served = [policy.id for policy in policies].index(_served(session, project).id)
+    return Measured(openings, stories[0], stories[served], winrates[1:], winrates[served])
 
 
 def sample(
@@ -122,27 +124,28 @@ def sample(
 
 def report(session: Session, project: Project, measured: Measured, exported_rows: int, seed: int) -> Report:
     """Everything that the demo claims, counted in the database and measured on the stories."""
-    policies = _lineage_of(session, project)
+    policies, served = _policies(session, project), _served(session, project)
     before = [story for row in measured.before for story in row]
     after = [story for row in measured.after for story in row]
-    final = measured.winrates[-1]
-    promoted = select(Round.id).where(Round.project_id == project.id, Round.state == RoundState.PROMOTED)
+    ended = select(Round.id).where(
+        Round.project_id == project.id, Round.state.in_((RoundState.PROMOTED, RoundState.REJECTED))
+    )
     return Report(
         seed=seed,
-        rounds=_count(session, promoted),
+        rounds=_count(session, ended),
         labels=_count(session, select(Label.id).where(Label.project_id == project.id)),
         comparisons=_count(session, select(Comparison.id).where(Comparison.project_id == project.id)),
         reward_heldout_accuracy=_accuracies(session, project),
-        oracle_winrate=final.value,
-        oracle_winrate_ci95=(final.low, final.high),
+        oracle_winrate=measured.final.value,
+        oracle_winrate_ci95=(measured.final.low, measured.final.high),
         oracle_winrate_by_round=[estimate.value for estimate in measured.winrates],
         kl=[policy.measures["kl"] for policy in policies[1:]],
         ended_rate={"before": ended_rate(before), "after": ended_rate(after)},
         length_ratio=length_ratio(after, before),
         distinct_2={"before": distinct_n(_texts(before), 2), "after": distinct_n(_texts(after), 2)},
-        fresh_comparisons_in_queue=_fresh_comparisons(session, policies[-1]),
+        fresh_comparisons_in_queue=_fresh_comparisons(session, served),
         exported_rows=exported_rows,
-        lineage_ok=not lineage.gaps(session, policies[-1]),
+        lineage_ok=not lineage.gaps(session, served),
         seconds=0.0,
     )
 
@@ -150,7 +153,7 @@ def report(session: Session, project: Project, measured: Measured, exported_rows
 def failures(found: Report, rounds: int) -> list[str]:
     """What the report falls short of, in words; nothing if the loop kept its promises."""
     checks = {
-        f"only {found.rounds} of {rounds} rounds promoted a policy": found.rounds < rounds,
+        f"only {found.rounds} of {rounds} rounds came to a verdict": found.rounds < rounds,
         f"the final policy wins {found.oracle_winrate:.3f} of the pairs, below {LEAST_WINRATE}": found.oracle_winrate
         < LEAST_WINRATE,
         f"the win rate's interval begins at {found.oracle_winrate_ci95[0]:.3f}, not above {LEAST_WINRATE_LOW}": (
@@ -171,14 +174,13 @@ def write(folder: Path, found: Report, pairs: Sequence[Pair]) -> None:
         file.writelines(json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in pairs)
 
 
-def _lineage_of(session: Session, project: Project) -> list[Policy]:
-    """Version 0 up to the policy that is served, each the parent of the next."""
-    policy = session.get(Policy, project.current_policy_id)
-    line: list[Policy] = []
-    while policy is not None:
-        line.append(policy)
-        policy = session.get(Policy, policy.parent_id) if policy.parent_id else None
-    return line[::-1]
+def _policies(session: Session, project: Project) -> Sequence[Policy]:
+    """Version 0, and the policy of every round, promoted or not."""
+    return session.scalars(select(Policy).where(Policy.project_id == project.id).order_by(Policy.version)).all()
+
+
+def _served(session: Session, project: Project) -> Policy:
+    return session.get_one(Policy, project.current_policy_id)
 
 
 def _test_prompts(session: Session, project: Project) -> Sequence[Prompt]:

@@ -94,7 +94,7 @@ def _show(console: Console, report: Report, pairs: list[Pair]) -> None:
     table = Table("what", "value", title="The loop, checked")
     low, high = report.oracle_winrate_ci95
     for what, value in {
-        "rounds promoted": str(report.rounds),
+        "rounds": str(report.rounds),
         "labels / comparisons": f"{report.labels} / {report.comparisons}",
         "reward model's accuracy on test prompts": _figures(report.reward_heldout_accuracy),
         "wins over version 0, by the hidden preference": f"{report.oracle_winrate:.3f}  [{low:.3f}, {high:.3f}]",

@@ -84,10 +84,8 @@ def list_people(session: Session) -> Sequence[Person]:
 
 
 def set_password(session: Session, person: Person, password: str, *, by: Person | None = None) -> None:
-    """Set a password (10 characters at least), unlock the account and sign out every browser of the person."""
+    """Set a password (10 characters at least) and sign out every browser of the person."""
     person.password_hash = _hash(password)
-    person.failed_sign_ins = 0
-    person.locked_until = None
     session.execute(delete(WebSession).where(WebSession.person_id == person.id))
     audit.record(session, "person.set_password", by=by, subject_id=person.id)
     session.flush()

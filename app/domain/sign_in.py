@@ -6,56 +6,58 @@ from datetime import timedelta
 from functools import cache
 
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import case, delete, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.config import settings
 from app.domain import audit, texts
-from app.domain.people import HASHER, LONGEST_PASSWORD
+from app.domain.people import HASHER, LONGEST_PASSWORD, find_person
 from app.errors import Invalid, LinkExpired, NotFound, TooManyTries
-from app.tables import ApiToken, Person, SignInLink, WebSession
+from app.tables import ApiToken, Person, SignInLink, SignInTry, WebSession
 
 TRIES = 10
 LOCKED_FOR = timedelta(minutes=15)
 _SEEN_EVERY = timedelta(minutes=1)
 
 
-def sign_in(session: Session, email: str, password: str) -> Person | None:
+def sign_in(session: Session, email: str, password: str, *, client: str = "") -> Person | None:
     """The person whom e-mail and password belong to; None where they are wrong, which is counted.
 
-    None rather than an error, because an error would roll the count back. The tenth wrong password in a row locks the
-    account for 15 minutes: TooManyTries. An unknown e-mail takes as long as a wrong password.
+    None rather than an error, because an error would roll the count back. After ten wrong passwords in a row for an
+    e-mail from one `client` (its network address) that client waits 15 minutes: TooManyTries. Others do not, so nobody
+    can lock a person out; and an unknown e-mail behaves and takes as long as a known one, so nobody learns who is here.
     """
-    person = None if texts.flaw(email) else _count_try(session, email.strip().lower())
+    kept = "" if texts.flaw(email) else email.strip().lower()
+    key = texts.sha256(f"{kept}\n{client}")
+    failed = _count_try(session, key)
+    person = find_person(session, kept)
     if person is None or person.password_hash is None:
         _verify(_nobodys_hash(), password)
         return None
     if not _verify(person.password_hash, password):
-        if person.failed_sign_ins >= TRIES:
-            person.locked_until = func.clock_timestamp() + LOCKED_FOR
-            person.failed_sign_ins = 0
+        if failed == TRIES:
             audit.record(session, "person.lock", by=None, subject_id=person.id)
-            session.flush()
         return None
-    person.failed_sign_ins = 0
-    person.locked_until = None
-    session.flush()
+    has_run_out = SignInTry.last_at < func.clock_timestamp() - LOCKED_FOR
+    session.execute(delete(SignInTry).where(or_(SignInTry.key_hash == key, has_run_out)))
     return person
 
 
-def _count_try(session: Session, email: str) -> Person | None:
+def _count_try(session: Session, key: str) -> int:
     """Count a try before it is judged: the row stays locked until then, so parallel guesses queue up."""
-    is_locked = Person.locked_until > func.clock_timestamp()
-    person = session.scalar(
-        update(Person)
-        .where(func.lower(Person.email) == email, or_(Person.locked_until.is_(None), ~is_locked))
-        .values(failed_sign_ins=Person.failed_sign_ins + 1)
-        .returning(Person)
-        .execution_options(populate_existing=True, synchronize_session=False)
+    has_run_out = SignInTry.last_at < func.clock_timestamp() - LOCKED_FOR
+    counting = insert(SignInTry).values(key_hash=key, failed=1, last_at=func.clock_timestamp())
+    failed: int | None = session.scalar(
+        counting.on_conflict_do_update(
+            index_elements=[SignInTry.key_hash],
+            set_={"failed": case((has_run_out, 1), else_=SignInTry.failed + 1), "last_at": func.clock_timestamp()},
+            where=or_(has_run_out, SignInTry.failed < TRIES),
+        ).returning(SignInTry.failed)
     )
-    if person is None and session.scalar(select(Person.id).where(func.lower(Person.email) == email, is_locked)):
+    if failed is None:
         raise TooManyTries("Too many wrong passwords. Try again in 15 minutes, or ask an admin for a sign-in link.")
-    return person
+    return failed
 
 
 def _verify(password_hash: str, password: str) -> bool:

@@ -30,7 +30,7 @@ from app.tables.loop import (
     Step,
     Trigger,
 )
-from app.tables.people import ApiToken, Consent, Invite, Membership, Person, Role, SignInLink, WebSession
+from app.tables.people import ApiToken, Consent, Invite, Membership, Person, Role, SignInLink, SignInTry, WebSession
 from app.tables.projects import Project, ProjectState, ProjectVersion
 from app.tables.prompts import (
     FinishReason,
@@ -88,6 +88,7 @@ __all__ = [
     "RunMetric",
     "RunState",
     "SignInLink",
+    "SignInTry",
     "Snapshot",
     "SnapshotRevision",
     "Split",

@@ -28,8 +28,6 @@ class Person(Base):
     is_owner: Mapped[bool] = mapped_column(
         default=False, server_default=text("false"), comment="may create projects and administers every project"
     )
-    failed_sign_ins: Mapped[int] = mapped_column(default=0, server_default=text("0"))
-    locked_until: Mapped[datetime | None]
     created_at: Mapped[Created]
     erased_at: Mapped[datetime | None]
 
@@ -39,6 +37,17 @@ class Person(Base):
         Index("uq_people_email", text("lower(email)"), unique=True),
         CheckConstraint("erased_at IS NULL OR (email IS NULL AND name IS NULL)", name="erased_is_empty"),
     )
+
+
+class SignInTry(Base):
+    """Wrong passwords in a row for one e-mail address, known or not, from one client's address."""
+
+    __tablename__ = "sign_in_tries"
+
+    id: Mapped[Id]
+    key_hash: Mapped[str] = mapped_column(unique=True, comment="sha256 of the e-mail typed and the client's address")
+    failed: Mapped[int] = mapped_column(server_default=text("0"))
+    last_at: Mapped[Created]
 
 
 class Membership(Base):

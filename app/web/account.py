@@ -11,7 +11,7 @@ from app.errors import Conflict, Invalid, TooManyTries
 from app.tables import Person
 from app.web.numbers import Id
 from app.web.pages import page, redirect
-from app.web.session import SESSION_COOKIE, Database, SignedIn, keep_signed_in
+from app.web.session import SESSION_COOKIE, Database, SignedIn, client_of, keep_signed_in
 
 router = APIRouter()
 
@@ -53,7 +53,10 @@ def set_password(
 ) -> Response:
     """Change the password, which signs every browser out, and sign this one in again."""
     try:
-        if person.password_hash is not None and sign_in.sign_in(session, person.email or "", current) is None:
+        known = person.password_hash is None or sign_in.sign_in(
+            session, person.email or "", current, client=client_of(request)
+        )
+        if not known:
             return _page(request, session, person, status_code=422, password_error="The current password is wrong.")  # noqa: S106
         people.set_password(session, person, new, by=person)
     except (Invalid, TooManyTries) as error:

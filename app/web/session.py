@@ -110,6 +110,11 @@ def administered_project(request: Request, session: Session) -> Project:
     return _administered(session, _project(session, request.path_params["slug"], person), person)
 
 
+def client_of(request: Request) -> str:
+    """The network address that the request comes from."""
+    return request.client.host if request.client else ""
+
+
 def keep_signed_in(answer: Response, secret: str) -> None:
     """Give the browser its session's cookie."""
     _set_cookie(answer, SESSION_COOKIE, secret, settings().session_days * 24 * 3600)

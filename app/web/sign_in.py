@@ -11,7 +11,7 @@ from app.domain import sign_in as identity
 from app.errors import Conflict, Invalid, TooManyTries
 from app.tables import Person, Role
 from app.web.pages import local_path, page, redirect
-from app.web.session import SESSION_COOKIE, Database, SignedIn, Visit, keep_signed_in, keep_visitor
+from app.web.session import SESSION_COOKIE, Database, SignedIn, Visit, client_of, keep_signed_in, keep_visitor
 
 router = APIRouter()
 
@@ -48,7 +48,7 @@ def sign_in(
 ) -> Response:
     """Sign in by password."""
     try:
-        person = identity.sign_in(session, email, password)
+        person = identity.sign_in(session, email, password, client=client_of(request))
     except TooManyTries as error:
         return _form(request, "sign_in.html", status=error.status, next=local_path(next), email=email, error=str(error))
     if person is None:

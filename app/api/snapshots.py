@@ -2,31 +2,22 @@
 
 from collections.abc import Iterator
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated
 
 from fastapi import APIRouter, Query, status
 from fastapi.responses import StreamingResponse
 from pydantic import Field
-from sqlalchemy.orm import Session
 
 from app.api.access import AdminProject, Caller, Database
 from app.api.shapes import PathId, Shown
 from app.database import reading
 from app.domain import exports, snapshots
+from app.domain.exports import Format
 from app.tables import Snapshot
 
 router = APIRouter(tags=["snapshots"])
 
 _PIECE = 64_000  # characters
-
-
-class Format(StrEnum):
-    """What a line of an export holds."""
-
-    TRL = "trl"
-    TRL_CONVERSATIONAL = "trl-conversational"
-    RANKINGS = "rankings"
 
 
 class SnapshotShown(Shown):
@@ -97,18 +88,10 @@ def _chunks(snapshot_id: int, format_: Format) -> Iterator[str]:
     with reading() as session:
         piece: list[str] = []
         size = 0
-        for line in _lines(session, session.get_one(Snapshot, snapshot_id), format_):
+        for line in exports.lines(session, session.get_one(Snapshot, snapshot_id), format_):
             piece.append(line)
             size += len(line)
             if size >= _PIECE:
                 yield "".join(piece)
                 piece, size = [], 0
         yield "".join(piece)
-
-
-def _lines(session: Session, snapshot: Snapshot, format_: Format) -> Iterator[str]:
-    if format_ is Format.RANKINGS:
-        return exports.ranking_lines(session, snapshot)
-    if format_ is Format.TRL_CONVERSATIONAL:
-        return exports.trl_preference_lines(session, snapshot, style="conversational")
-    return exports.trl_preference_lines(session, snapshot, style="explicit")

@@ -1,16 +1,14 @@
 """How do files come in and go out without a page? Imports of prompts, exports of labels."""
 
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
 import click
-from sqlalchemy.orm import Session
 
 from app.database import reading, transaction
 from app.domain import exports, imports, projects, snapshots
 from app.errors import InvalidImport, NotFound
-from app.tables import Import, Snapshot
+from app.tables import Import
 
 _SHOWN_ERRORS = 20
 
@@ -56,16 +54,6 @@ def _show(import_: Import) -> None:
         click.echo(f"  and {len(report['errors']) - _SHOWN_ERRORS} more", err=True)
 
 
-_Lines = Callable[[Session, Snapshot], Iterator[str]]
-_FORMATS: Mapping[str, _Lines] = {
-    "trl": lambda session, snapshot: exports.trl_preference_lines(session, snapshot, style="explicit"),
-    "trl-conversational": lambda session, snapshot: exports.trl_preference_lines(
-        session, snapshot, style="conversational"
-    ),
-    "rankings": exports.ranking_lines,
-}
-
-
 @click.command(
     "export",
     epilog="""\b
@@ -76,10 +64,10 @@ Examples:
 """,
 )
 @click.argument("project")
-@click.option("--format", "style", type=click.Choice(list(_FORMATS)), default="trl", show_default=True)
+@click.option("--format", "format_", type=click.Choice(list(exports.Format)), default="trl", show_default=True)
 @click.option("--snapshot", "number", type=int, help="An older snapshot's number; left out: one is taken now.")
 @click.option("--output", type=click.File("w", encoding="utf-8", atomic=True), default="-", help="Left out: stdout.")
-def export_labels(project: str, style: str, number: int | None, output: TextIO) -> None:
+def export_labels(project: str, format_: str, number: int | None, output: TextIO) -> None:
     """Write the labels of PROJECT (its slug) as JSONL that trainers read, frozen in a snapshot."""
     with transaction() as session:
         project_id = projects.get_project(session, project).id
@@ -90,7 +78,7 @@ def export_labels(project: str, style: str, number: int | None, output: TextIO) 
         if snapshot is None:
             raise NotFound(f"The project has no snapshot {number}.")
         lines = 0
-        for line in _FORMATS[style](session, snapshot):
+        for line in exports.lines(session, snapshot, exports.Format(format_)):
             output.write(line.rstrip("\n") + "\n")
             lines += 1
     click.echo(f"{lines} lines from snapshot {number}, {snapshot.content_hash[:12]}", err=True)

@@ -1,4 +1,4 @@
-"""What is there to label? Comparisons: made, listed, counted, and steered by admins, many at a time."""
+"""What is there to label? Comparisons: made, listed, and steered by admins, many at a time."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +11,12 @@ from sqlalchemy import (
     func,
     insert,
     select,
-    true,
     update,
 )
 from sqlalchemy.orm import Session, joinedload, selectinload
 
 from app.domain import audit
-from app.domain.filters import IS_DONE, IS_UNTOUCHED, PROGRESS, Progress, one_of, says
+from app.domain.filters import IS_UNTOUCHED, PROGRESS, Progress, one_of, says
 from app.domain.writable import require_writable
 from app.errors import Invalid, NotFound
 from app.tables import (
@@ -25,7 +24,6 @@ from app.tables import (
     ComparisonAssignee,
     ComparisonResponse,
     ComparisonState,
-    Label,
     Membership,
     Person,
     Purpose,
@@ -53,27 +51,6 @@ class NewComparison:
     selection_probability: float | None = None
     gold_groups: Sequence[Sequence[int]] | None = None
     assignees: Sequence[int] = ()
-
-
-@dataclass(frozen=True)
-class Counts:
-    """A project's comparisons by what they wait for, and its labels.
-
-    Every comparison is in exactly one of `open`, `done`, `paused`, `closed` and `retired`; a finished one is `done`
-    in any state. `started` are those of the open ones that somebody has begun. `labels` leaves withdrawn ones out and
-    counts `surplus` ones, `live` are leases, `openings` can be handed out now.
-    """
-
-    open: int
-    started: int
-    done: int
-    paused: int
-    closed: int
-    retired: int
-    labels: int
-    surplus: int
-    live: int
-    openings: int
 
 
 def create_comparisons(session: Session, items: Sequence[NewComparison]) -> list[Comparison]:
@@ -219,37 +196,6 @@ def list_comparisons(
     options = (joinedload(Comparison.prompt), selectinload(Comparison.members))
     query = query.order_by(Comparison.id).limit(limit).options(*options).execution_options(populate_existing=True)
     return session.scalars(query).all()
-
-
-def counts(session: Session, project_id: int) -> Counts:
-    """How far a project's labelling has come."""
-
-    def many(*conditions: ColumnElement[bool]) -> ColumnElement[int]:
-        return func.count().filter(*conditions)
-
-    def total(value: Any, *conditions: ColumnElement[bool]) -> ColumnElement[int]:
-        return func.coalesce(func.sum(value).filter(true(), *conditions), 0)
-
-    waits = {state: and_(Comparison.state == state, ~IS_DONE) for state in ComparisonState}
-    is_open = waits[ComparisonState.OPEN]
-    row = session.execute(
-        select(
-            many(is_open).label("open"),
-            many(is_open, ~IS_UNTOUCHED).label("started"),
-            many(IS_DONE).label("done"),
-            many(waits[ComparisonState.PAUSED]).label("paused"),
-            many(waits[ComparisonState.CLOSED]).label("closed"),
-            many(waits[ComparisonState.RETIRED]).label("retired"),
-            total(Comparison.k - Comparison.openings - Comparison.submitted).label("live"),
-            total(Comparison.openings, is_open).label("openings"),
-        ).where(Comparison.project_id == project_id)
-    ).one()
-    labels = session.execute(
-        select(func.count().label("labels"), func.count().filter(Label.surplus).label("surplus")).where(
-            Label.project_id == project_id, Label.withdrawn_at.is_(None)
-        )
-    ).one()
-    return Counts(**{name: int(value) for name, value in {**row._mapping, **labels._mapping}.items()})
 
 
 def set_priority(session: Session, project_id: int, ids: Sequence[int], priority: int, by: Person | None) -> int:

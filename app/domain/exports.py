@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from typing import Any, Literal
 
 from sqlalchemy.orm import Session
@@ -11,6 +12,22 @@ from app.domain.snapshots import RankedSet
 from app.tables import Snapshot
 
 Style = Literal["explicit", "conversational"]
+
+
+class Format(StrEnum):
+    """What a line of an export holds."""
+
+    TRL = "trl"
+    TRL_CONVERSATIONAL = "trl-conversational"
+    RANKINGS = "rankings"
+
+
+def lines(session: Session, snapshot: Snapshot, format_: Format) -> Iterator[str]:
+    """The snapshot in that format, line by line. Raises Conflict if it holds a withdrawn label."""
+    if format_ is Format.RANKINGS:
+        return ranking_lines(session, snapshot)
+    style: Style = "conversational" if format_ is Format.TRL_CONVERSATIONAL else "explicit"
+    return trl_preference_lines(session, snapshot, style=style)
 
 
 def trl_preference_lines(session: Session, snapshot: Snapshot, *, style: Style = "explicit") -> Iterator[str]:

@@ -175,6 +175,8 @@ def _check(
     if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
         raise Invalid("The seconds must be a number that is not negative.")
     kept = dict(answers or {})
+    if unasked := sorted(set(kept) - (set(form) - {"ranking"})):
+        raise Invalid(f"This project does not ask for {', '.join(unasked)}: leave it out.")
     if found := texts.flaw(kept):
         raise Invalid(f"The answers cannot be kept: {found}.")
     if len(texts.canonical(kept)) > LONGEST_ANSWERS:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Date, cast, func, select
+from sqlalchemy import ColumnElement, Date, and_, cast, func, select, true
 from sqlalchemy.orm import Session
 
+from app.domain.filters import IS_DONE, IS_UNTOUCHED
 from app.tables import (
     LIVE_STATES,
     Comparison,
@@ -25,6 +26,27 @@ from app.tables import (
     RoundState,
     Split,
 )
+
+
+@dataclass(frozen=True)
+class Counts:
+    """A project's comparisons by what they wait for, and its labels.
+
+    Every comparison is in exactly one of `open`, `done`, `paused`, `closed` and `retired`; a finished one is `done`
+    in any state. `started` are those of the open ones that somebody has begun. `labels` leaves withdrawn ones out and
+    counts `surplus` ones, `live` are leases, `openings` can be handed out now.
+    """
+
+    open: int
+    started: int
+    done: int
+    paused: int
+    closed: int
+    retired: int
+    labels: int
+    surplus: int
+    live: int
+    openings: int
 
 
 @dataclass(frozen=True)
@@ -63,7 +85,7 @@ class Pace:
 
 
 def flow(session: Session, project_id: int) -> Flow:
-    """The counts that no other room keeps; those of comparisons and labels are `comparisons.counts`."""
+    """The counts that no other room keeps; those of comparisons and labels are `counts`."""
     rows = session.execute(
         select(Prompt.split, func.count())
         .where(Prompt.project_id == project_id, Prompt.state == PromptState.ACTIVE)
@@ -147,3 +169,34 @@ def _by_project(
     """`value` over the rows of each project that has any."""
     rows = session.execute(select(project, value).where(project.in_(ids), *conditions).group_by(project))
     return dict(rows.all())
+
+
+def counts(session: Session, project_id: int) -> Counts:
+    """How far a project's labelling has come."""
+
+    def many(*conditions: ColumnElement[bool]) -> ColumnElement[int]:
+        return func.count().filter(*conditions)
+
+    def total(value: Any, *conditions: ColumnElement[bool]) -> ColumnElement[int]:
+        return func.coalesce(func.sum(value).filter(true(), *conditions), 0)
+
+    waits = {state: and_(Comparison.state == state, ~IS_DONE) for state in ComparisonState}
+    is_open = waits[ComparisonState.OPEN]
+    row = session.execute(
+        select(
+            many(is_open).label("open"),
+            many(is_open, ~IS_UNTOUCHED).label("started"),
+            many(IS_DONE).label("done"),
+            many(waits[ComparisonState.PAUSED]).label("paused"),
+            many(waits[ComparisonState.CLOSED]).label("closed"),
+            many(waits[ComparisonState.RETIRED]).label("retired"),
+            total(Comparison.k - Comparison.openings - Comparison.submitted).label("live"),
+            total(Comparison.openings, is_open).label("openings"),
+        ).where(Comparison.project_id == project_id)
+    ).one()
+    labels = session.execute(
+        select(func.count().label("labels"), func.count().filter(Label.surplus).label("surplus")).where(
+            Label.project_id == project_id, Label.withdrawn_at.is_(None)
+        )
+    ).one()
+    return Counts(**{name: int(value) for name, value in {**row._mapping, **labels._mapping}.items()})

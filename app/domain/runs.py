@@ -58,6 +58,15 @@ def metrics(session: Session, run_id: int, *, after_id: int = 0) -> list[RunMetr
     return list(session.scalars(query.order_by(RunMetric.id)))
 
 
+def last_metrics(session: Session, run_id: int, *, each: int) -> list[RunMetric]:
+    """The last `each` points of every phase of the newest attempt, oldest first."""
+    newest = select(Run.attempt).where(Run.id == run_id).scalar_subquery()
+    place = func.row_number().over(partition_by=RunMetric.phase, order_by=RunMetric.id.desc()).label("place")
+    placed = select(RunMetric.id, place).where(RunMetric.run_id == run_id, RunMetric.attempt == newest).subquery()
+    query = select(RunMetric).join(placed, placed.c.id == RunMetric.id).where(placed.c.place <= each)
+    return list(session.scalars(query.order_by(RunMetric.id)))
+
+
 def claim(session: Session, run_id: int) -> int:
     """Begin a run, anew where an earlier worker was lost; return the attempt's number.
 

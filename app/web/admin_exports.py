@@ -1,7 +1,6 @@
 """How do the labels leave? Snapshots, and their export as JSONL that trainers read as it is."""
 
 from collections.abc import Iterator
-from enum import StrEnum
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -10,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.database import reading
 from app.domain import exports, labels, snapshots
+from app.domain.exports import Format
 from app.errors import PrefloopError
 from app.tables import Project, Snapshot
 from app.web.admin_page import admin_page
@@ -18,14 +18,6 @@ from app.web.pages import redirect
 from app.web.session import Database, ProjectAdmin, SignedIn
 
 router = APIRouter()
-
-
-class Format(StrEnum):
-    """What a line of an export holds."""
-
-    TRL = "trl"
-    TRL_CONVERSATIONAL = "trl-conversational"
-    RANKINGS = "rankings"
 
 
 @router.get("/exports")
@@ -60,14 +52,7 @@ def download(session: Database, project: ProjectAdmin, number: Id, format_: Form
 def _lines(snapshot_id: int, format_: Format) -> Iterator[str]:
     # The request's own session is closed by the time this runs.
     with reading() as session:
-        snapshot = session.get_one(Snapshot, snapshot_id)
-        match format_:
-            case Format.TRL:
-                yield from exports.trl_preference_lines(session, snapshot, style="explicit")
-            case Format.TRL_CONVERSATIONAL:
-                yield from exports.trl_preference_lines(session, snapshot, style="conversational")
-            case Format.RANKINGS:
-                yield from exports.ranking_lines(session, snapshot)
+        yield from exports.lines(session, session.get_one(Snapshot, snapshot_id), format_)
 
 
 def _page(request: Request, session: Session, project: Project, *, status_code: int = 200, **told: Any) -> HTMLResponse:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 from sqlalchemy.orm import Session
 
-from app.domain import agreement, comparisons, gates, labels, people, policies, rounds, runs
+from app.domain import agreement, gates, labels, people, policies, rounds, runs
 from app.domain import overview as counting
 from app.domain.settings import parse_settings
 from app.tables import Project, Role, Round, RoundState, Run, RunState
@@ -74,7 +74,7 @@ def _around_the_loop(session: Session, project: Project) -> dict[str, Any]:
     members = people.list_members(session, project.id)
     days = counting.labels_by_day(session, project.id)
     return {
-        "counts": comparisons.counts(session, project.id),
+        "counts": counting.counts(session, project.id),
         "new_labels": labels.new_labels_since_snapshot(session, project.id),
         "agreement": agreement.pairwise_agreement(session, project.id),
         "annotators": sum(member.role is Role.ANNOTATOR for member, _ in members),

@@ -19,7 +19,7 @@ _LAST = 12
 def run_page(request: Request, session: Database, project: ProjectAdmin, run_id: Id) -> HTMLResponse:
     """One run. While it is going on, htmx asks again every second for the block `progress`."""
     run = runs.get_run(session, project.id, run_id)
-    points = runs.metrics(session, run.id)
+    points = runs.last_metrics(session, run.id, each=_LAST)
     return admin_page(
         request,
         project,
@@ -53,6 +53,6 @@ def _tables(points: list[RunMetric]) -> list[tuple[str, list[str], list[RunMetri
     for point in points:
         phases.setdefault(point.phase, []).append(point)
     return [
-        (phase, list(dict.fromkeys(name for point in own for name in point.values)), own[: -_LAST - 1 : -1])
+        (phase, list(dict.fromkeys(name for point in own for name in point.values)), own[::-1])
         for phase, own in phases.items()
     ]

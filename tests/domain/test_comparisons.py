@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-from app.domain import audit, comparisons
+from app.domain import audit, comparisons, overview
 from app.domain.comparisons import NewComparison
 from app.errors import Invalid, NotFound
 from app.tables import (
@@ -76,7 +76,7 @@ def test_thousands_are_made_in_a_handful_of_statements(session: Session) -> None
     assert len({row.id for row in rows}) == 2_000
     making = [one for one in statements if "INTO comparison" in one or "FROM responses" in one]
     assert len(making) < 10
-    assert comparisons.counts(session, project.id).openings == 2_000
+    assert overview.counts(session, project.id).openings == 2_000
 
 
 @pytest.mark.parametrize(
@@ -162,10 +162,10 @@ def test_counts(session: Session) -> None:
     comparisons.close(session, desk.project_id, [ids[0], ids[4]], None)
     comparisons.retire(session, desk.project_id, [ids[5]], None)
     make_desk(session)
-    assert comparisons.counts(session, desk.project_id) == comparisons.Counts(
+    assert overview.counts(session, desk.project_id) == overview.Counts(
         open=3, started=1, done=1, paused=1, closed=1, retired=1, labels=4, surplus=1, live=1, openings=4
     )
-    empty = comparisons.counts(session, make_project(session).id)
+    empty = overview.counts(session, make_project(session).id)
     assert set(vars(empty).values()) == {0}
 
 

@@ -21,7 +21,10 @@ from app.tables import (
     LabelRevision,
     Membership,
     Person,
+    Project,
     ProjectVersion,
+    Round,
+    RoundState,
     Snapshot,
     SnapshotRevision,
 )
@@ -175,8 +178,6 @@ def _check(
     if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
         raise Invalid("The seconds must be a number that is not negative.")
     kept = dict(answers or {})
-    if unasked := sorted(set(kept) - (set(form) - {"ranking"})):
-        raise Invalid(f"This project does not ask for {', '.join(unasked)}: leave it out.")
     if found := texts.flaw(kept):
         raise Invalid(f"The answers cannot be kept: {found}.")
     if len(texts.canonical(kept)) > LONGEST_ANSWERS:
@@ -318,19 +319,32 @@ def _change(
     return len(changed)
 
 
+def new_labels(session: Session, project_id: int) -> int:
+    """How many labels that count no round has learned from yet.
+
+    Measured by the snapshot of the last round that came to a verdict: one taken for an export, or by a round that
+    failed, uses nothing up. An edited label is no new one.
+    """
+    learned = (
+        select(Round.snapshot_id)
+        .where(Round.project_id == project_id, Round.state.in_((RoundState.PROMOTED, RoundState.REJECTED)))
+        .order_by(Round.number.desc())
+    )
+    return _outside(session, project_id, learned)
+
+
 def new_labels_since_snapshot(session: Session, project_id: int) -> int:
     """How many labels that count the newest snapshot knows nothing of. An edited label is no new one."""
-    last = (
-        select(Snapshot.id)
-        .where(Snapshot.project_id == project_id)
-        .order_by(Snapshot.number.desc())
-        .limit(1)
-        .scalar_subquery()
-    )
+    newest = select(Snapshot.id).where(Snapshot.project_id == project_id).order_by(Snapshot.number.desc())
+    return _outside(session, project_id, newest)
+
+
+def _outside(session: Session, project_id: int, snapshot: Select[int] | Select[int | None]) -> int:
+    """How many labels that count have no revision in the first of these snapshots."""
     is_known = (
         select(LabelRevision.id)
         .join(SnapshotRevision, SnapshotRevision.revision_id == LabelRevision.id)
-        .where(LabelRevision.label_id == Label.id, SnapshotRevision.snapshot_id == last)
+        .where(LabelRevision.label_id == Label.id, SnapshotRevision.snapshot_id == snapshot.limit(1).scalar_subquery())
         .exists()
     )
     query = (
@@ -346,6 +360,8 @@ def withdraw_annotator(session: Session, membership: Membership, by: Person | No
 
     Live leases end at once. Returns how many labels were withdrawn.
     """
+    # The project's row first, as taking a snapshot does: none can be taken between the labels and its mark.
+    session.execute(select(Project.id).where(Project.id == membership.project_id).with_for_update(key_share=True))
     queue.lock_annotator(session, membership.project_id, membership.id)
     queue.end_leases(session, membership.id)
     withdrawing = (

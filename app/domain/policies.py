@@ -71,6 +71,8 @@ def add_policy(
 ) -> Policy:
     """Store what a round's PPO made: the next version, child of the round's policy."""
     last = session.scalar(select(func.max(Policy.version)).where(Policy.project_id == round_.project_id))
+    parent = session.get_one(Policy, round_.policy_id, populate_existing=True)
+    reward_model = session.get_one(RewardModel, reward_model.id, populate_existing=True)
     policy = Policy(
         project_id=round_.project_id,
         version=(last or 0) + 1,
@@ -81,6 +83,7 @@ def add_policy(
         run_id=run.id,
         uri=uri,
         content_hash=content_hash,
+        tainted_at=reward_model.tainted_at or parent.tainted_at,  # labels may have been withdrawn meanwhile
     )
     session.add(policy)
     session.flush()

@@ -6,7 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.errors import NotFound
-from app.tables import Policy, PolicyScore, RewardModel, RewardModelPurpose, Round, Run
+from app.tables import Policy, PolicyScore, RewardModel, RewardModelPurpose, Round, Run, Snapshot
 
 
 def list_reward_models(session: Session, project_id: int) -> list[RewardModel]:
@@ -46,6 +46,7 @@ def add_reward_model(
     """Store a reward model that was fitted on a round's snapshot."""
     if round_.snapshot_id is None:
         raise NotFound(f"Round {round_.number} has no snapshot.")
+    snapshot = session.get_one(Snapshot, round_.snapshot_id, populate_existing=True)
     model = RewardModel(
         project_id=round_.project_id,
         round_id=round_.id,
@@ -58,6 +59,7 @@ def add_reward_model(
         gain=gain,
         offset=offset,
         card=card,
+        tainted_at=snapshot.tainted_at,  # a label may have been withdrawn while it was fitted
     )
     session.add(model)
     session.flush()

@@ -167,7 +167,7 @@ def trigger(session: Session, round_: Round) -> Trigger | None:
 
 def _due(session: Session, project_id: int, loop: LoopSettings, since: datetime) -> Trigger | None:
     """Whether the labels since the last snapshot are enough, by their number or by the time since `since`."""
-    new = labels.new_labels_since_snapshot(session, project_id)
+    new = labels.new_labels(session, project_id)
     if new >= loop.trigger_labels:
         return Trigger.LABELS
     if loop.trigger_hours is not None and new >= loop.trigger_min_labels:
@@ -233,7 +233,8 @@ def fail_step(session: Session, run_id: int, attempt: int, error: str, *, may_pa
 def settle(session: Session, round_: Round) -> Round:
     """Promote or reject the policy of an evaluated round, once the people who gate it have answered.
 
-    Where people were asked, they decide; otherwise the reward model that the verdict names does.
+    Where people were asked, they decide; otherwise the evaluation reward model does. The one that PPO climbed never
+    does: without the other, and without people, the policy is rejected.
     """
     round_ = _lock(session, round_)
     if round_.state is not RoundState.EVALUATING or round_.verdict is None:
@@ -246,6 +247,9 @@ def settle(session: Session, round_: Round) -> Round:
     if gate.winrate is not None:
         verdict |= {"decided_by": "people", "gate": gate.as_dict()}
         is_better = gate.winrate >= loop.gate_winrate
+    elif verdict["judge"] is None:
+        verdict |= {"decided_by": "nobody: too few validation labels for an evaluation reward model, and no gate"}
+        is_better = False
     else:
         verdict |= {"decided_by": verdict["judge"]}
         is_better = verdict["winrate_parent"]["value"] >= loop.promote_winrate
@@ -277,15 +281,13 @@ def _start_next(session: Session, project: Project) -> None:
     loop = parse_settings(project.settings).loop
     if not loop.automatic:
         return
-    last = session.scalar(
-        select(Round.state).where(Round.project_id == project.id).order_by(Round.number.desc()).limit(1)
-    )
+    last = session.scalar(select(Round).where(Round.project_id == project.id).order_by(Round.number.desc()).limit(1))
     if last is None:
-        is_time = _due(session, project.id, loop, project.created_at) is not None
-    else:
-        is_time = last in {RoundState.PROMOTED, RoundState.REJECTED}
-    if is_time:
-        start_round(session, project, by=None)
+        if _due(session, project.id, loop, project.created_at) is not None:
+            start_round(session, project, by=None)
+    elif last.state in {RoundState.PROMOTED, RoundState.REJECTED}:
+        # One seed makes a whole loop repeatable.
+        start_round(session, project, by=None, seed=(last.seed + 1) % _SEED_LIMIT)
 
 
 def _is_evaluated(session: Session, round_: Round) -> bool:

@@ -49,10 +49,12 @@ class NewSample:
     seed: int
 
 
-def draw_prompts(session: Session, project_id: int, count: int, seed: int) -> list[Draw]:
+def draw_prompts(session: Session, project_id: int, count: int, seed: int, *, mixed_share: float = 0.0) -> list[Draw]:
     """Draw `count` active prompts: each split keeps its share, prompts with the fewest comparisons come first.
 
-    Among prompts of a split with equally many comparisons each has the same chance.
+    Among prompts of a split with equally many comparisons each has the same chance. `mixed_share` of each split's
+    prompts are drawn from those that were compared before, where there are any: their older responses tie the scales
+    of successive policies together, and nothing would while unused prompts are left.
     """
     asked = (
         select(Comparison.prompt_id, func.count().label("times"))
@@ -78,12 +80,25 @@ def draw_prompts(session: Session, project_id: int, count: int, seed: int) -> li
     return [
         draw
         for split, quota in share_out(min(count, len(rows)), sizes).items()
-        for draw in _draw_from(strata[split], quota, chance)
+        for draw in _draw_from(strata[split], quota, mixed_share, chance)
     ]
 
 
-def _draw_from(by_times: Mapping[int, Sequence[Prompt]], quota: int, chance: random.Random) -> Iterable[Draw]:
+def _draw_from(
+    by_times: Mapping[int, Sequence[Prompt]], quota: int, mixed_share: float, chance: random.Random
+) -> Iterable[Draw]:
+    unused = by_times.get(0, [])
+    fresh = min(len(unused), quota - round(mixed_share * quota)) if len(by_times) > 1 else min(len(unused), quota)
+    used = {times: stratum for times, stratum in by_times.items() if times > 0}
+    from_used = min(quota - fresh, sum(map(len, used.values())))
+    yield from _fewest_first({0: unused}, quota - from_used, chance)
+    yield from _fewest_first(used, from_used, chance)
+
+
+def _fewest_first(by_times: Mapping[int, Sequence[Prompt]], quota: int, chance: random.Random) -> Iterable[Draw]:
     for _, stratum in sorted(by_times.items()):
+        if not stratum:
+            continue
         taken = min(quota, len(stratum))
         yield from (Draw(prompt, taken / len(stratum)) for prompt in chance.sample(stratum, taken))
         quota -= taken
@@ -165,6 +180,8 @@ def open_comparisons(
     is_active = (Prompt.id.in_(by_prompt), Prompt.state == PromptState.ACTIVE)
     active = set(session.scalars(select(Prompt.id).where(*is_active)))
     older = _older_responses(session, round_, list(by_prompt))
+    # The share is of all comparisons, though only prompts that were answered before can be mixed.
+    mixing = min(1.0, mixed_share * len(by_prompt) / len(older)) if older else 0.0
     items = []
     for draw in draws:
         shown = by_prompt.get(draw.prompt.id, [])
@@ -172,7 +189,7 @@ def open_comparisons(
             continue
         texts = {response.text for response in shown}
         known = [response for response in older.get(draw.prompt.id, []) if response.text not in texts]
-        is_mixed = bool(known) and chance.random() < mixed_share
+        is_mixed = bool(known) and chance.random() < mixing
         if is_mixed:
             swapped = chance.sample(known, min(len(known), len(shown) // 2))
             shown = [*chance.sample(shown, len(shown) - len(swapped)), *swapped]

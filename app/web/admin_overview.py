@@ -75,7 +75,7 @@ def _around_the_loop(session: Session, project: Project) -> dict[str, Any]:
     days = counting.labels_by_day(session, project.id)
     return {
         "counts": counting.counts(session, project.id),
-        "new_labels": labels.new_labels_since_snapshot(session, project.id),
+        "new_labels": labels.new_labels(session, project.id),
         "agreement": agreement.pairwise_agreement(session, project.id),
         "annotators": sum(member.role is Role.ANNOTATOR for member, _ in members),
         "days": days,
@@ -126,7 +126,7 @@ def _waiting(
 ) -> tuple[Literal["labels", "gate", "worker", "nothing"], int, int]:
     if round_.state is RoundState.LABELLING:
         loop = parse_settings(round_.settings).loop
-        return "labels", labels.new_labels_since_snapshot(session, project.id), loop.trigger_labels
+        return "labels", labels.new_labels(session, project.id), loop.trigger_labels
     if round_.state is RoundState.EVALUATING and run is not None and run.state is RunState.DONE:
         gate = gates.gate_status(session, round_)
         return "gate", gate.pairs - gate.waiting, gate.pairs

@@ -7,7 +7,7 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.domain import comparisons, gates, projects, rounds, runs
+from app.domain import comparisons, gates, projects, rounds, runs, snapshots
 from app.errors import Conflict, NotFound, StaleAttempt
 from app.tables import (
     Comparison,
@@ -295,7 +295,9 @@ def test_runs_and_rounds_of_others_are_not_found(session: Session) -> None:
 # Verdicts and gates
 
 
-def evaluated(session: Session, value: float, *, pairs: int = 0, **loop: object) -> tuple[Project, Round, Policy]:
+def evaluated(
+    session: Session, value: float, *, pairs: int = 0, has_judge: bool = True, **loop: object
+) -> tuple[Project, Round, Policy]:
     """A round whose last step has just ended with that win rate, and so many pairs before people."""
     project = make_loop_project(session, loop={"gate_pairs": pairs, **loop})
     round_ = make_round(session, project, S.EVALUATING)
@@ -314,7 +316,8 @@ def evaluated(session: Session, value: float, *, pairs: int = 0, **loop: object)
             for one in (policy, parent)
         )
         gates.open_gate(session, round_, list(zip(new, old, strict=True)))
-    rounds.finish_step(session, run.id, attempt, verdict=verdict(value))
+    told = verdict(value) if has_judge else verdict(value) | {"judge": None}
+    rounds.finish_step(session, run.id, attempt, verdict=told)
     return project, round_, policy
 
 
@@ -371,6 +374,25 @@ def test_a_cancelled_round_takes_its_gate_back(session: Session) -> None:
     states = session.scalars(select(Comparison.state).where(Comparison.purpose == Purpose.GATE)).all()
     assert states == [ComparisonState.RETIRED] * 2
     assert label_all(session, project) == 0
+
+
+def test_an_export_uses_no_labels_up_and_neither_does_a_failed_round(session: Session) -> None:
+    project, round_ = labelling(session, trigger_labels=6)
+    label_all(session, project)
+    assert rounds.trigger(session, round_) is Trigger.LABELS
+    snapshots.take_snapshot(session, project.id)
+    assert rounds.trigger(session, round_) is Trigger.LABELS
+    rounds.fire(session, round_, Trigger.LABELS)
+    rounds.transition(session, round_, S.FAILED, failure="for this test")
+    following = rounds.start_round(session, project, by=None)
+    assert rounds.trigger(session, following) is Trigger.LABELS
+
+
+def test_the_model_that_ppo_climbed_promotes_nobody(session: Session) -> None:
+    _, round_, _ = evaluated(session, 0.9, has_judge=False)
+    assert round_.state is S.REJECTED
+    assert round_.verdict is not None
+    assert "too few validation labels" in round_.verdict["decided_by"]
 
 
 def test_the_first_round_starts_by_itself_once_enough_is_labelled(session: Session) -> None:

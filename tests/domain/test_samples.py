@@ -5,6 +5,7 @@ from sqlalchemy.orm import Session
 
 from app.domain.samples import draw_prompts, share_out
 from app.tables import Split
+from tests.factories_labelling import make_comparisons
 from tests.factories_loop import make_loop_project
 
 
@@ -39,3 +40,11 @@ def test_more_than_there_are_is_all_of_them(session: Session) -> None:
     draws = draw_prompts(session, project.id, 100, seed=1)
     assert (len(draws), {draw.probability for draw in draws}) == (3, {1.0})
     assert draw_prompts(session, make_loop_project(session, sizes={}).id, 5, seed=1) == []
+
+
+def test_a_share_of_the_draw_was_compared_before_though_unused_prompts_are_left(session: Session) -> None:
+    project = make_loop_project(session, sizes={Split.TRAIN: 40})
+    used = {comparison.prompt_id for comparison in make_comparisons(session, project, 10)}  # of prompts of their own
+    drawn = {draw.prompt.id for draw in draw_prompts(session, project.id, 10, seed=3, mixed_share=0.2)}
+    assert (len(drawn), len(drawn & used)) == (10, 2)
+    assert not {draw.prompt.id for draw in draw_prompts(session, project.id, 10, seed=3)} & used

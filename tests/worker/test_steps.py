@@ -194,7 +194,9 @@ def test_too_few_validation_labels_are_said_on_the_card(
     assert set(models) == {RewardModelPurpose.TRAINING}
     assert "No evaluation reward model: it needs 10" in models[RewardModelPurpose.TRAINING].card["note"]
     assert round_.verdict is not None
-    assert round_.verdict["decided_by"] == "the training reward model"
+    assert round_.state is RoundState.REJECTED
+    assert round_.verdict["measured_by"] == "the training reward model"
+    assert "too few validation labels" in round_.verdict["decided_by"]
 
 
 def test_imported_responses_alone_get_a_reference_set(committed: Committed, tiny_folder: Path, artifacts: Path) -> None:

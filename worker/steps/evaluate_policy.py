@@ -62,10 +62,9 @@ class Contest:
         return [as_messages(prompt.messages) for prompt in self.prompts]
 
     @property
-    def judge(self) -> RewardModelPurpose:
-        """The reward model that decides: the one that PPO never saw, where there is one."""
-        has_evaluation = RewardModelPurpose.EVALUATION in self.reward_models
-        return RewardModelPurpose.EVALUATION if has_evaluation else RewardModelPurpose.TRAINING
+    def has_judge(self) -> bool:
+        """Whether there is a reward model that may decide: the one that PPO never saw."""
+        return RewardModelPurpose.EVALUATION in self.reward_models
 
 
 @dataclass(frozen=True)
@@ -221,10 +220,12 @@ def _measures(contest: Contest, written: Written, policy: Policy) -> dict[str, A
 
 
 def _verdict(contest: Contest, scores: Mapping[RewardModelPurpose, Mapping[int, Tensor]]) -> dict[str, Any]:
-    """The figures that promote or reject, by the reward model that decides."""
-    by_policy = scores[contest.judge]
+    """The win rates that promote or reject. Those of the model that PPO climbed only inform: it is no `judge`."""
+    measured_by = RewardModelPurpose.EVALUATION if contest.has_judge else RewardModelPurpose.TRAINING
+    by_policy = scores[measured_by]
     return {
-        "judge": f"the {contest.judge} reward model",
+        "judge": f"the {measured_by} reward model" if contest.has_judge else None,
+        "measured_by": f"the {measured_by} reward model",
         "policy": contest.new.version,
         "winrate_parent": asdict(_win_rate(contest, by_policy, contest.new, contest.inputs.policy)),
         "winrate_version_0": asdict(_win_rate(contest, by_policy, contest.new, contest.inputs.base)),

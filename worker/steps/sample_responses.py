@@ -24,7 +24,11 @@ def sample_current_policy(attempt: Attempt) -> None:
         inputs = read_round(session, attempt)
         round_, settings = inputs.round, inputs.settings
         draws = samples.draw_prompts(
-            session, round_.project_id, settings.loop.prompts_per_round, derive_seed(round_.seed, "prompts")
+            session,
+            round_.project_id,
+            settings.loop.prompts_per_round,
+            derive_seed(round_.seed, "prompts"),
+            mixed_share=settings.loop.mixed_share,
         )
     model, tokenizer = load_policy(inputs.policy, attempt.device)
     written = distinct_samples(

@@ -18,6 +18,7 @@ from app.errors import Conflict, Invalid, InvalidImport, NotFound
 from app.tables import (
     Comparison,
     ComparisonResponse,
+    ComparisonState,
     Import,
     ImportState,
     Person,
@@ -182,11 +183,15 @@ def open_comparisons(session: Session, project: Project, responses: Sequence[Seq
 
 
 def _compared_sets(session: Session, project_id: int, prompt_ids: set[int]) -> set[frozenset[int]]:
-    """Which responses to these prompts stand in a comparison together."""
+    """Which responses to these prompts stand in a comparison together; importing again brings back a retired one."""
     query = (
         select(ComparisonResponse.comparison_id, ComparisonResponse.response_id)
         .join(Comparison, Comparison.id == ComparisonResponse.comparison_id)
-        .where(Comparison.project_id == project_id, one_of(Comparison.prompt_id, list(prompt_ids)))
+        .where(
+            Comparison.project_id == project_id,
+            Comparison.state != ComparisonState.RETIRED,
+            one_of(Comparison.prompt_id, list(prompt_ids)),
+        )
     )
     sets: dict[int, set[int]] = {}
     for comparison_id, response_id in session.execute(query):

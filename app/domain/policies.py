@@ -70,6 +70,8 @@ def add_policy(
     session: Session, round_: Round, run: Run, *, reward_model: RewardModel, uri: str, content_hash: str
 ) -> Policy:
     """Store what a round's PPO made: the next version, child of the round's policy."""
+    # The project's row is locked as withdrawing does: no label can be withdrawn unseen while this is stored.
+    session.execute(select(Project.id).where(Project.id == round_.project_id).with_for_update(key_share=True))
     last = session.scalar(select(func.max(Policy.version)).where(Policy.project_id == round_.project_id))
     parent = session.get_one(Policy, round_.policy_id, populate_existing=True)
     reward_model = session.get_one(RewardModel, reward_model.id, populate_existing=True)

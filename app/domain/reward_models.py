@@ -6,7 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.errors import NotFound
-from app.tables import Policy, PolicyScore, RewardModel, RewardModelPurpose, Round, Run, Snapshot
+from app.tables import Policy, PolicyScore, Project, RewardModel, RewardModelPurpose, Round, Run, Snapshot
 
 
 def list_reward_models(session: Session, project_id: int) -> list[RewardModel]:
@@ -46,6 +46,8 @@ def add_reward_model(
     """Store a reward model that was fitted on a round's snapshot."""
     if round_.snapshot_id is None:
         raise NotFound(f"Round {round_.number} has no snapshot.")
+    # The project's row is locked as withdrawing does: no label can be withdrawn unseen while this is stored.
+    session.execute(select(Project.id).where(Project.id == round_.project_id).with_for_update(key_share=True))
     snapshot = session.get_one(Snapshot, round_.snapshot_id, populate_existing=True)
     model = RewardModel(
         project_id=round_.project_id,

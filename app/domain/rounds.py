@@ -166,7 +166,7 @@ def trigger(session: Session, round_: Round) -> Trigger | None:
 
 
 def _due(session: Session, project_id: int, loop: LoopSettings, since: datetime) -> Trigger | None:
-    """Whether the labels since the last snapshot are enough, by their number or by the time since `since`."""
+    """Whether the labels that no round has learned from are enough, by their number or by the time since `since`."""
     new = labels.new_labels(session, project_id)
     if new >= loop.trigger_labels:
         return Trigger.LABELS

@@ -7,17 +7,19 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.domain import comparisons, gates, projects, rounds, runs, snapshots
+from app.domain import comparisons, gates, labels, policies, projects, reward_models, rounds, runs, snapshots
 from app.errors import Conflict, NotFound, StaleAttempt
 from app.tables import (
     Comparison,
     ComparisonState,
+    Membership,
     Policy,
     Project,
     ProjectState,
     Prompt,
     Purpose,
     Response,
+    RewardModelPurpose,
     Round,
     RoundState,
     Run,
@@ -386,6 +388,28 @@ def test_an_export_uses_no_labels_up_and_neither_does_a_failed_round(session: Se
     rounds.transition(session, round_, S.FAILED, failure="for this test")
     following = rounds.start_round(session, project, by=None)
     assert rounds.trigger(session, following) is Trigger.LABELS
+
+
+def test_a_withdrawal_reaches_what_is_being_built(session: Session) -> None:
+    project, round_ = labelling(session)
+    label_all(session, project)
+    rounds.fire(session, round_, Trigger.HAND)
+    run, attempt = claim(session, round_)
+    for membership in session.scalars(select(Membership).where(Membership.project_id == project.id)).all():
+        labels.withdraw_annotator(session, membership)
+    facts: dict[str, Any] = {
+        "backbone": "tiny",
+        "uri": "/none",
+        "content_hash": "0",
+        "gain": 1.0,
+        "offset": 0.0,
+        "card": {},
+    }
+    model = reward_models.add_reward_model(session, round_, run, RewardModelPurpose.TRAINING, **facts)
+    assert model.tainted_at is not None
+    rounds.finish_step(session, run.id, attempt)
+    policy = policies.add_policy(session, round_, run, reward_model=model, uri="/none", content_hash="0")
+    assert policy.tainted_at is not None
 
 
 def test_the_model_that_ppo_climbed_promotes_nobody(session: Session) -> None:

@@ -104,12 +104,14 @@ def measure(session: Session, project: Project, pairs: int, seed: int, tick: Cal
     chosen = project_settings.parse_settings(project.settings).sampling
     settings = SamplingSettings(**chosen.model_dump())
     transformers_logging.disable_progress_bar()  # the demo's own bars are enough
+    served = [policy.id for policy in policies].index(_served(session, project).id)
     stories = []
     for number, policy in enumerate(policies):
-        stories.append(sample(policy.uri, openings, pairs // count, settings, seed + number))
+        # What was served in between is measured on a quarter of the stories: it is only shown.
+        each = pairs // count if number in {0, served} else max(1, pairs // count // 4)
+        stories.append(sample(policy.uri, openings, each, settings, seed + number))
         tick(number + 1, len(policies))
-    winrates = [win_rate(_scores(new), _scores(stories[0]), seed) for new in stories]
-    served = [policy.id for policy in policies].index(_served(session, project).id)
+    winrates = [win_rate(_scores(new), _scores([row[: len(new[0])] for row in stories[0]]), seed) for new in stories]
     return Measured(openings, stories[0], stories[served], winrates[1:], winrates[served])
 
 

@@ -87,15 +87,15 @@ def demo_settings(plan: Plan) -> dict[str, Any]:
         "test_share": 0.2,
         "loop": {
             "automatic": True,
-            "prompts_per_round": 260,
-            "trigger_labels": 240,
-            "evaluation_samples": 3,
+            "prompts_per_round": 220,
+            "trigger_labels": 200,
+            "evaluation_samples": 2,
         },
         "sampling": {"max_new_tokens": 80},
         "reward": {"epochs": 1, "learning_rate": 7e-4, "batch_sets": 8},
         # With lambda below 1 the value function, hardly fitted in so short a run, makes ending early look good.
         "ppo": {
-            "episodes": 576,
+            "episodes": 512,
             "batch_episodes": 64,
             "epochs": 2,
             "minibatches": 2,

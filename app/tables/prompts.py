@@ -132,6 +132,7 @@ class Response(Base):
     run_id: Mapped[int | None]
     import_id: Mapped[int | None]
     author_id: Mapped[int | None] = mapped_column(comment="the membership of the person who wrote it")
+    corrects_id: Mapped[int | None] = mapped_column(comment="the response that a person corrected by writing this one")
     system: Mapped[str | None] = mapped_column(comment="the imported system's name; never shown to annotators")
     text: Mapped[str]
     parts: Mapped[list[Any] | None] = mapped_column(
@@ -151,6 +152,7 @@ class Response(Base):
         UniqueConstraint("project_id", "id"),
         UniqueConstraint("prompt_id", "id"),
         ForeignKeyConstraint(["project_id", "prompt_id"], ["prompts.project_id", "prompts.id"]),
+        ForeignKeyConstraint(["prompt_id", "corrects_id"], ["responses.prompt_id", "responses.id"]),
         ForeignKeyConstraint(["project_id", "policy_id"], ["policies.project_id", "policies.id"]),
         ForeignKeyConstraint(["project_id", "run_id"], ["runs.project_id", "runs.id"]),
         ForeignKeyConstraint(["project_id", "import_id"], ["imports.project_id", "imports.id"]),

@@ -4,7 +4,7 @@ BIN := .venv/bin
 SEED ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup run demo test test-long check format wheel clean
+.PHONY: help setup run demo test test-long check format messages wheel clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ format: setup  ## let the tools mend what they can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	-$(BIN)/djlint templates --reformat --quiet
+
+messages: setup  ## collect what pages say into app/locale, to be translated
+	$(BIN)/python -m app.messages
 
 wheel: setup  ## build dist/prefloop-*.whl, templates and JavaScript inside
 	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .

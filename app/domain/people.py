@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.domain import audit, queue, texts
 from app.errors import Conflict, Invalid, LinkExpired, NotAllowed, NotFound
+from app.language import Language
 from app.tables import ApiToken, ComparisonAssignee, Invite, Membership, Person, Project, Role, SignInLink, WebSession
 
 SHORTEST_PASSWORD = 10
@@ -88,6 +89,12 @@ def set_password(session: Session, person: Person, password: str, *, by: Person 
     person.password_hash = _hash(password)
     session.execute(delete(WebSession).where(WebSession.person_id == person.id))
     audit.record(session, "person.set_password", by=by, subject_id=person.id)
+    session.flush()
+
+
+def choose_language(session: Session, person: Person, language: Language | None) -> None:
+    """Speak to a person in `language` from now on; None: as their browser asks."""
+    person.language = language.code if language else None
     session.flush()
 
 

@@ -14,16 +14,30 @@ from starlette.exceptions import HTTPException
 
 from app.config import resource
 from app.errors import NotSignedIn, PrefloopError
+from app.language import LANGUAGES, mark, number, percent, spoken, translated, translated_plural
+from app.language import gettext as _
 from app.web.assets import asset, import_map
 from app.web.headers import policy
 from app.web.text import plain_text, render_markdown
 
 _log = logging.getLogger(__name__)
+_TITLES = {
+    400: mark("Not understood"),
+    401: mark("Not signed in"),
+    403: mark("Not allowed"),
+    404: mark("Not found"),
+    405: mark("Not done here"),
+    409: mark("Not possible now"),
+    413: mark("Too large"),
+    422: mark("Not accepted"),
+    429: mark("Too many tries"),
+    500: mark("Something broke"),
+}
 
 
 @cache
 def templates() -> Environment:
-    """The template engine. Strings pass through gettext, with no catalogue installed yet."""
+    """The template engine. Strings pass through gettext, in the language of the request."""
     environment = Environment(
         loader=FileSystemLoader(resource("templates")),
         autoescape=True,
@@ -31,9 +45,10 @@ def templates() -> Environment:
         lstrip_blocks=True,
         extensions=["jinja2.ext.i18n"],
     )
-    environment.install_null_translations(newstyle=True)  # type: ignore[attr-defined]  # the extension adds it
-    environment.filters |= {"markdown": render_markdown, "plain_text": plain_text}
-    environment.globals |= {"asset": asset, "import_map": import_map}
+    install = environment.install_gettext_callables  # type: ignore[attr-defined]  # the extension adds it
+    install(translated, translated_plural, newstyle=True)
+    environment.filters |= {"markdown": render_markdown, "plain_text": plain_text, "number": number, "percent": percent}
+    environment.globals |= {"asset": asset, "import_map": import_map, "languages": LANGUAGES}
     return environment
 
 
@@ -46,7 +61,7 @@ def page(request: Request, template: str, block: str | None = None, **context: A
     """A template rendered whole, or only its block `block` where htmx asked.
 
     A block's name is its element's id. Besides `context` a template sees `request`, `csp_nonce`, `visitor` (who is
-    signed in, or None) and `csrf` (for the hidden field of every form that posts).
+    signed in, or None), `csrf` (for the hidden field of every form that posts) and `language`, which it is written in.
     """
     found = templates().get_template(template)
     variables = {
@@ -54,6 +69,7 @@ def page(request: Request, template: str, block: str | None = None, **context: A
         "csp_nonce": request.state.csp_nonce,
         "visitor": getattr(request.state, "visitor", None),
         "csrf": getattr(request.state, "csrf", ""),
+        "language": spoken(),
         **context,
     }
     if block is not None and is_htmx(request):
@@ -61,7 +77,8 @@ def page(request: Request, template: str, block: str | None = None, **context: A
     else:
         html = found.render(variables)
     # Pages hold what one person may see: nothing in between may keep them.
-    return HTMLResponse(html, headers={"Vary": "HX-Request", "Cache-Control": "no-store"})
+    headers = {"Vary": "HX-Request", "Cache-Control": "no-store", "Content-Language": spoken().tag}
+    return HTMLResponse(html, headers=headers)
 
 
 def redirect(path: str) -> Response:
@@ -94,21 +111,27 @@ def malformed(request: Request, error: Exception) -> Response:
 def not_served(request: Request, error: Exception) -> Response:
     """The page for an address that does not exist."""
     assert isinstance(error, HTTPException)
-    message = "There is no such page." if error.status_code == HTTPStatus.NOT_FOUND else str(error.detail)
+    message = _("There is no such page.") if error.status_code == HTTPStatus.NOT_FOUND else str(error.detail)
     return _error_page(request, error.status_code, message)
 
 
 def failed(request: Request, error: Exception) -> Response:
     """The page for an error of ours."""
     _log.exception("%s %s failed", request.method, request.url.path, exc_info=error)
-    answer = _error_page(request, 500, "Something broke on our side; nothing was stored. The server's log says more.")
+    answer = _error_page(
+        request, 500, _("Something broke on our side; nothing was stored. The server's log says more.")
+    )
     # This one answer leaves outside the middleware that sets the header on every other.
     answer.headers["Content-Security-Policy"] = policy(request.state.csp_nonce)
     return answer
 
 
+def _title(status: int) -> str:
+    return _(_TITLES[status]) if status in _TITLES else HTTPStatus(status).phrase
+
+
 def _error_page(request: Request, status: int, message: str) -> Response:
-    answer = page(request, "error.html", "message", status=status, title=HTTPStatus(status).phrase, message=message)
+    answer = page(request, "error.html", "message", status=status, title=_title(status), message=message)
     answer.status_code = status
     if is_htmx(request):
         answer.headers["HX-Retarget"] = "#message"

@@ -12,6 +12,7 @@ from app.config import settings
 from app.database import get_session
 from app.domain import people, projects, sign_in
 from app.errors import NotAllowed, NotSignedIn
+from app.language import gettext as _
 from app.tables import Membership, Person, Project, WebSession
 
 SESSION_COOKIE = "prefloop_session"
@@ -63,13 +64,13 @@ async def forbid_forgery(request: Request, visit: Visit) -> None:
     if expected and secrets.compare_digest(sent.encode(), expected.encode()):
         return
     if visit is None:
-        raise NotSignedIn("You are not signed in, or were signed out meanwhile. Sign in and try again.")
-    raise NotAllowed("This form has gone stale, or is not from here. Open the page again and send it once more.")
+        raise NotSignedIn(_("You are not signed in, or were signed out meanwhile. Sign in and try again."))
+    raise NotAllowed(_("This form has gone stale, or is not from here. Open the page again and send it once more."))
 
 
 def _person(visit: Visit) -> Person:
     if visit is None:
-        raise NotSignedIn("You are not signed in. Sign in and try again.")
+        raise NotSignedIn(_("You are not signed in. Sign in and try again."))
     return visit[1]
 
 
@@ -117,16 +118,17 @@ def client_of(request: Request) -> str:
 
 def keep_signed_in(answer: Response, secret: str) -> None:
     """Give the browser its session's cookie."""
-    _set_cookie(answer, SESSION_COOKIE, secret, settings().session_days * 24 * 3600)
+    set_cookie(answer, SESSION_COOKIE, secret, settings().session_days * 24 * 3600)
 
 
 def keep_visitor(request: Request, answer: Response) -> None:
     """Give a browser that is not signed in the cookie that its forms repeat."""
     if request.cookies.get(VISITOR_COOKIE) != request.state.csrf:
-        _set_cookie(answer, VISITOR_COOKIE, request.state.csrf, None)
+        set_cookie(answer, VISITOR_COOKIE, request.state.csrf, None)
 
 
-def _set_cookie(answer: Response, name: str, value: str, max_age: int | None) -> None:
+def set_cookie(answer: Response, name: str, value: str, max_age: int | None) -> None:
+    """Give the browser a cookie for this server alone, for so many seconds or until it is closed."""
     answer.set_cookie(
         name, value, max_age=max_age, httponly=True, samesite="lax", secure=settings().secure_cookies, path="/"
     )

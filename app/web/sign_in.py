@@ -9,7 +9,10 @@ from sqlalchemy.orm import Session
 from app.domain import overview, people, projects
 from app.domain import sign_in as identity
 from app.errors import Conflict, Invalid, TooManyTries
+from app.language import gettext as _
+from app.language import language_of
 from app.tables import Person, Role
+from app.web.languages import keep_language
 from app.web.pages import local_path, page, redirect
 from app.web.session import SESSION_COOKIE, Database, SignedIn, Visit, client_of, keep_signed_in, keep_visitor
 
@@ -20,6 +23,8 @@ def _enter(session: Session, person: Person, path: str) -> Response:
     _, secret = identity.open_session(session, person)
     answer = redirect(path)
     keep_signed_in(answer, secret)
+    if chosen := language_of(person.language):
+        keep_language(answer, chosen)
     return answer
 
 
@@ -52,7 +57,7 @@ def sign_in(
     except TooManyTries as error:
         return _form(request, "sign_in.html", status=error.status, next=local_path(next), email=email, error=str(error))
     if person is None:
-        wrong = "This e-mail address and password do not belong together."
+        wrong = _("This e-mail address and password do not belong together.")
         return _form(request, "sign_in.html", status=401, next=local_path(next), email=email, error=wrong)
     return _enter(session, person, local_path(next))
 

@@ -1,0 +1,86 @@
+"""Which sentences are there to translate? Collects them from code, templates and tables into the catalogues."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from babel.messages.catalog import Catalog
+from babel.messages.extract import DEFAULT_KEYWORDS, extract_from_dir
+from babel.messages.pofile import read_po, write_po
+from pydantic import BaseModel
+
+from app.config import resource
+from app.domain.settings import ProjectSettings
+from app.language import ENGLISH, LANGUAGES, Language
+from app.tables.base import Explained
+
+_KEYWORDS = {**DEFAULT_KEYWORDS, "mark": None}
+_HEADER = "# What the pages say, in another language. How to translate: docs/translating.md"
+_METHODS = [("**.py", "python"), ("**.html", "jinja2")]
+_AS_RENDERED = {"**.html": {"trim_blocks": "true", "lstrip_blocks": "true", "silent": "false"}}
+
+
+def collect() -> Catalog:
+    """Every message that a page may show, with the files it stands in."""
+    catalogue = Catalog(project="prefloop")
+    for folder in (Path(__file__).parent, resource("templates")):
+        found = extract_from_dir(folder, method_map=_METHODS, options_map=_AS_RENDERED, keywords=_KEYWORDS)
+        for path, _line, message, comments, context in found:
+            catalogue.add(message, locations=[(f"{folder.name}/{path}", 0)], auto_comments=comments, context=context)
+    for message in _said_by_tables():
+        catalogue.add(message, locations=[("app/tables", 0)])
+    for message in _said_by_settings(ProjectSettings):
+        catalogue.add(message, locations=[("app/domain/settings.py", 0)])
+    return catalogue
+
+
+def _said_by_tables() -> Iterator[str]:
+    """The values of the tables' enums, as pages write them, and what they mean."""
+    for enum in Explained.__subclasses__():
+        for member in enum:
+            yield member.value.replace("_", " ")
+            yield member.meaning
+
+
+def _said_by_settings(model: type[BaseModel]) -> Iterator[str]:
+    """The sentences that a project's settings explain themselves with."""
+    for info in model.model_fields.values():
+        if info.description:
+            yield info.description
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from _said_by_settings(info.annotation)
+
+
+def read_catalogue(language: Language) -> Catalog:
+    """The translations into a language, empty where there are none yet."""
+    if not language.catalogue.exists():
+        return Catalog(
+            locale=language.tag.replace("-", "_"),
+            project="prefloop",
+            version="1",
+            header_comment=_HEADER,
+            msgid_bugs_address="the project",
+            last_translator="the project",
+            language_team="the project",
+            fuzzy=False,
+        )
+    with language.catalogue.open("rb") as file:
+        return read_po(file, locale=language.code)
+
+
+def update() -> None:
+    """Bring every catalogue up to date: new messages in, unused ones out, translations kept."""
+    collected = collect()
+    for language in LANGUAGES:
+        if language == ENGLISH:
+            continue
+        catalogue = read_catalogue(language)
+        catalogue.update(collected, no_fuzzy_matching=True)
+        catalogue.revision_date = catalogue.creation_date
+        language.catalogue.parent.mkdir(parents=True, exist_ok=True)
+        with language.catalogue.open("wb") as file:
+            write_po(file, catalogue, width=120, sort_by_file=True, include_lineno=False, ignore_obsolete=True)
+        print(f"{language.name}: {sum(not message.string for message in catalogue if message.id)} to translate")  # noqa: T201
+
+
+if __name__ == "__main__":
+    update()

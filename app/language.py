@@ -79,7 +79,8 @@ def mark(message: str) -> str:
 
 def translated(message: str) -> str:
     """The sentence in the request's language, its %(name)s still empty."""
-    return _catalogue(spoken()).gettext(message)
+    # The empty message is the catalogue's own header.
+    return _catalogue(spoken()).gettext(message) if message else ""
 
 
 def translated_plural(singular: str, plural: str, num: int) -> str:
@@ -87,7 +88,7 @@ def translated_plural(singular: str, plural: str, num: int) -> str:
     return _catalogue(spoken()).ngettext(singular, plural, num)
 
 
-def number(value: float) -> str:
+def grouped(value: float) -> str:
     """A number with its thousands set apart, as the request's language writes it."""
     return format_decimal(value, locale=_locale(spoken()))
 

@@ -6,12 +6,11 @@ from pathlib import Path
 from babel.messages.catalog import Catalog
 from babel.messages.extract import DEFAULT_KEYWORDS, extract_from_dir
 from babel.messages.pofile import read_po, write_po
-from pydantic import BaseModel
 
 from app.config import resource
-from app.domain.settings import ProjectSettings
 from app.language import ENGLISH, LANGUAGES, Language
 from app.tables.base import Explained
+from app.web.settings_form import fieldsets
 
 _KEYWORDS = {**DEFAULT_KEYWORDS, "mark": None}
 _HEADER = "# What the pages say, in another language. How to translate: docs/translating.md"
@@ -22,13 +21,13 @@ _AS_RENDERED = {"**.html": {"trim_blocks": "true", "lstrip_blocks": "true", "sil
 def collect() -> Catalog:
     """Every message that a page may show, with the files it stands in."""
     catalogue = Catalog(project="prefloop")
-    for folder in (Path(__file__).parent, resource("templates")):
+    for folder in (Path(__file__).parent, Path(__file__).parent.parent / "worker", resource("templates")):
         found = extract_from_dir(folder, method_map=_METHODS, options_map=_AS_RENDERED, keywords=_KEYWORDS)
         for path, _line, message, comments, context in found:
             catalogue.add(message, locations=[(f"{folder.name}/{path}", 0)], auto_comments=comments, context=context)
     for message in _said_by_tables():
         catalogue.add(message, locations=[("app/tables", 0)])
-    for message in _said_by_settings(ProjectSettings):
+    for message in _said_by_settings():
         catalogue.add(message, locations=[("app/domain/settings.py", 0)])
     return catalogue
 
@@ -41,13 +40,15 @@ def _said_by_tables() -> Iterator[str]:
             yield member.meaning
 
 
-def _said_by_settings(model: type[BaseModel]) -> Iterator[str]:
-    """The sentences that a project's settings explain themselves with."""
-    for info in model.model_fields.values():
-        if info.description:
-            yield info.description
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from _said_by_settings(info.annotation)
+def _said_by_settings() -> Iterator[str]:
+    """What the form of a project's settings says of itself."""
+    for part in fieldsets({}, {}):
+        yield part.title
+        yield from filter(None, [part.description])
+        for field in part.fields:
+            yield field.label
+            if not part.is_advanced:  # there it is the worker's own value
+                yield field.description
 
 
 def read_catalogue(language: Language) -> Catalog:

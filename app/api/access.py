@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from app.database import get_session
 from app.domain import people, projects, sign_in
 from app.errors import NotFound, NotSignedIn
+from app.language import gettext as _
 from app.tables import Membership, Person, Project
 
 Database = Annotated[Session, Depends(get_session, scope="function")]
@@ -24,7 +25,7 @@ def caller(session: Database, credentials: Annotated[HTTPAuthorizationCredential
     """The person whose token the request carries."""
     person = sign_in.person_of_token(session, credentials.credentials) if credentials else None
     if person is None:
-        raise NotSignedIn("Send a valid token: `Authorization: Bearer pl_...`. The account page makes one.")
+        raise NotSignedIn(_("Send a valid token: `Authorization: Bearer pl_...`. The account page makes one."))
     return person
 
 
@@ -37,7 +38,7 @@ def member(session: Database, person: Caller, project: ProjectName) -> Membershi
     try:
         return people.require_member(session, projects.get_project(session, project).id, person)
     except NotFound:
-        raise NotFound(f"There is no project “{project}” that you are a member of.") from None
+        raise NotFound(_("There is no project “%(project)s” that you are a member of.", project=project)) from None
 
 
 Member = Annotated[Membership, Depends(member)]

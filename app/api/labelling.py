@@ -11,6 +11,7 @@ from app.api.access import Caller, Database, Member
 from app.api.shapes import Id, PathId, Received
 from app.domain import consent, labels, people, projects, queue
 from app.errors import NotFound
+from app.language import gettext as _
 from app.tables import Assignment
 
 router = APIRouter(tags=["labelling"])
@@ -111,7 +112,7 @@ def _own_assignment(session: Database, person: Caller, assignment_id: PathId) ->
     found = session.get(Assignment, assignment_id)
     membership = people.membership(session, found.project_id, person.id) if found else None
     if found is None or membership is None:
-        raise NotFound(f"You have no assignment {assignment_id}.")
+        raise NotFound(_("You have no assignment %(number)s.", number=assignment_id))
     return queue.get_assignment(session, assignment_id, membership.id)
 
 

@@ -19,6 +19,8 @@ from app.domain import audit
 from app.domain.filters import IS_UNTOUCHED, PROGRESS, Progress, one_of, says
 from app.domain.writable import require_writable
 from app.errors import Invalid, NotFound
+from app.language import gettext as _
+from app.language import grouped
 from app.tables import (
     Comparison,
     ComparisonAssignee,
@@ -114,19 +116,32 @@ def _check_one(item: NewComparison, usable: Mapping[int, int]) -> None:
     """`usable` holds the prompt of every active response."""
     ids = list(item.response_ids)
     if not FEWEST <= len(ids) <= MOST or len(set(ids)) < len(ids):
-        raise Invalid(f"A comparison takes {FEWEST} to {MOST} different responses, not {ids}.")
+        raise Invalid(
+            _(
+                "A comparison takes %(fewest)s to %(most)s different responses, not %(ids)s.",
+                fewest=FEWEST,
+                most=MOST,
+                ids=ids,
+            )
+        )
     if foreign := [id_ for id_ in ids if usable.get(id_) != item.prompt_id]:
-        raise Invalid(f"These are no active responses of prompt {item.prompt_id}: {foreign}.")
+        raise Invalid(
+            _(
+                "These are no active responses of prompt %(prompt)s: %(foreign)s.",
+                prompt=item.prompt_id,
+                foreign=foreign,
+            )
+        )
     _check_k(item.k)
     if item.gold_groups is not None:
         named = [id_ for group in item.gold_groups for id_ in group]
         if sorted(named) != sorted(ids) or not all(item.gold_groups):
-            raise Invalid("The known answer must name each of the comparison's responses once.")
+            raise Invalid(_("The known answer must name each of the comparison's responses once."))
 
 
 def _check_k(k: int) -> None:
     if not 1 <= k <= MOST_LABELS:
-        raise Invalid(f"A comparison takes 1 to {MOST_LABELS:,} labels, not {k:,}.")
+        raise Invalid(_("A comparison takes 1 to %(most)s labels, not %(k)s.", most=grouped(MOST_LABELS), k=grouped(k)))
 
 
 def _check_assignees(session: Session, project_id: int, annotator_ids: set[int]) -> None:
@@ -140,7 +155,7 @@ def _check_assignees(session: Session, project_id: int, annotator_ids: set[int])
         )
     )
     if strangers := annotator_ids - set(members):
-        raise Invalid(f"These annotators are not in the project: {sorted(strangers)}.")
+        raise Invalid(_("These annotators are not in the project: %(strangers)s.", strangers=sorted(strangers)))
 
 
 def get_comparison(session: Session, project_id: int, comparison_id: int) -> Comparison:
@@ -155,7 +170,7 @@ def get_comparison(session: Session, project_id: int, comparison_id: int) -> Com
         .execution_options(populate_existing=True)
     )
     if row is None:
-        raise NotFound(f"There is no comparison {comparison_id} in this project.")
+        raise NotFound(_("There is no comparison %(number)s in this project.", number=comparison_id))
     return row
 
 
@@ -202,7 +217,7 @@ def set_priority(session: Session, project_id: int, ids: Sequence[int], priority
     """Hand these out earlier (higher) or later. Returns how many changed, as all acts below; all raise NotFound."""
     require_writable(session, project_id)
     if abs(priority) > HIGHEST_PRIORITY:
-        raise Invalid(f"A priority lies between -{HIGHEST_PRIORITY:,} and {HIGHEST_PRIORITY:,}.")
+        raise Invalid(_("A priority lies between -%(highest)s and %(highest)s.", highest=grouped(HIGHEST_PRIORITY)))
     return _change(
         session, project_id, ids, "set_priority", by, Comparison.priority != priority, {"priority": priority}
     )
@@ -350,4 +365,4 @@ def _lock(session: Session, project_id: int, ids: Sequence[int]) -> None:
         .with_for_update(key_share=True)
     )
     if missing := set(ids) - set(session.scalars(locking)):
-        raise NotFound(f"These comparisons are not in this project: {sorted(missing)}.")
+        raise NotFound(_("These comparisons are not in this project: %(missing)s.", missing=sorted(missing)))

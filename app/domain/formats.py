@@ -32,6 +32,8 @@ from app.domain import texts
 from app.domain.prompts import Message, NewPrompt, check_messages
 from app.domain.responses import NewResponse, check_response
 from app.errors import Invalid
+from app.language import gettext as _
+from app.language import grouped
 
 LONGEST_LINE = 1_000_000
 _LONGEST_REASON = 300
@@ -78,7 +80,7 @@ class LineError:
 def parse_lines(content: bytes) -> Iterator[Row | LineError]:
     """The rows of a JSON Lines file. Empty lines are passed over; no input raises."""
     if content.startswith(_UTF16):
-        yield LineError(1, "the file is UTF-16: save it as UTF-8")
+        yield LineError(1, _("the file is UTF-16: save it as UTF-8"))
         return
     for number, line in enumerate(io.BytesIO(content.removeprefix(_BOM)), start=1):
         if not line.strip():
@@ -88,7 +90,7 @@ def parse_lines(content: bytes) -> Iterator[Row | LineError]:
         except Invalid as refusal:
             yield LineError(number, _shown(str(refusal)))
         except RecursionError:
-            yield LineError(number, "it is nested too deeply")
+            yield LineError(number, _("it is nested too deeply"))
 
 
 def _shown(reason: str) -> str:
@@ -99,21 +101,29 @@ def _shown(reason: str) -> str:
 
 def _parse(line: bytes) -> tuple[NewPrompt, ...]:
     if len(line) > LONGEST_LINE:
-        raise Invalid(f"the line has {len(line):,} bytes; the longest allowed has {LONGEST_LINE:,}")
+        raise Invalid(
+            _(
+                "the line has %(length)s bytes; the longest allowed has %(longest)s",
+                length=grouped(len(line)),
+                longest=grouped(LONGEST_LINE),
+            )
+        )
     try:
         value = json.loads(line.decode(), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
-        raise Invalid(f"it is not UTF-8 at byte {error.start + 1}") from error
+        raise Invalid(_("it is not UTF-8 at byte %(byte)s", byte=error.start + 1)) from error
     except json.JSONDecodeError as error:
         if line.strip().startswith(b"["):
-            raise Invalid("it begins a JSON array: write one object a line instead") from error
-        raise Invalid(f"it is not JSON: {error.msg} at character {error.pos + 1}") from error
+            raise Invalid(_("it begins a JSON array: write one object a line instead")) from error
+        raise Invalid(
+            _("it is not JSON: %(reason)s at character %(character)s", reason=error.msg, character=error.pos + 1)
+        ) from error
     except ValueError as error:
-        raise Invalid(f"it is not JSON: {error}") from error
+        raise Invalid(_("it is not JSON: %(reason)s", reason=error)) from error
     if isinstance(value, str):
         value = {"prompt": value}
     if not isinstance(value, dict):
-        raise Invalid('it must be a JSON object such as {"prompt": "...", "responses": ["...", "..."]}')
+        raise Invalid(_('it must be a JSON object such as {"prompt": "...", "responses": ["...", "..."]}'))
     prompts = _read(value)
     for prompt in prompts:
         _check(prompt)
@@ -121,7 +131,7 @@ def _parse(line: bytes) -> tuple[NewPrompt, ...]:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number that JSON knows")
+    raise ValueError(_("%(name)s is not a number that JSON knows", name=name))
 
 
 def _read(line: Line) -> tuple[NewPrompt, ...]:
@@ -131,19 +141,21 @@ def _read(line: Line) -> tuple[NewPrompt, ...]:
     for keys, read in _SHAPES:
         if all(key in line for key in keys):
             return (read(line),)
-    raise Invalid(f'it has neither "prompt" nor "messages"; its keys are: {", ".join(line) or "none"}')
+    raise Invalid(
+        _('it has neither "prompt" nor "messages"; its keys are: %(keys)s', keys=", ".join(line) or _("none"))
+    )
 
 
 def _check(prompt: NewPrompt) -> None:
     check_messages(prompt.messages)
     if found := texts.flaw([prompt.group_key, prompt.external_id, prompt.details]):
-        raise Invalid(f"it cannot be kept: {found}")
+        raise Invalid(_("it cannot be kept: %(reason)s", reason=found))
     places: dict[str, int] = {}
     for place, response in enumerate(prompt.responses, start=1):
         check_response(response)
         first = places.setdefault(response.text, place)
         if first != place:
-            raise Invalid(f"responses {first} and {place} are the same text")
+            raise Invalid(_("responses %(first)s and %(place)s are the same text", first=first, place=place))
 
 
 def _new_prompt(
@@ -151,7 +163,7 @@ def _new_prompt(
 ) -> NewPrompt:
     """A prompt with what else its line says; `read` are the keys that are used up already."""
     if not isinstance(line.get("details", {}), dict):
-        raise Invalid('"details" must be an object')
+        raise Invalid(_('"details" must be an object'))
     name = next((key for key in _NAMES if key in line), "id")
     used = {*read, name, "group", "details", *_VERDICTS}
     return NewPrompt(
@@ -168,7 +180,7 @@ def _name(line: Line, key: str) -> str | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise Invalid(f'"{key}" must be a text or a whole number')
+        raise Invalid(_('"%(key)s" must be a text or a whole number', key=key))
     return str(value)
 
 
@@ -178,7 +190,7 @@ def _name(line: Line, key: str) -> str | None:
 def _with_responses(key: str) -> Callable[[Line], NewPrompt]:
     def read(line: Line) -> NewPrompt:
         if not isinstance(line[key], list):
-            raise Invalid(f'"{key}" must be a list')
+            raise Invalid(_('"%(key)s" must be a list', key=key))
         asked = _prompt_key(line)
         return _new_prompt(line, _messages(line[asked]), [_response(one) for one in line[key]], [asked, key])
 
@@ -201,7 +213,7 @@ def _alone(line: Line) -> NewPrompt:
 def _prompt_key(line: Line) -> str:
     key = next((key for key in _PROMPTS if key in line), None)
     if key is None:
-        raise Invalid('it has no "prompt"')
+        raise Invalid(_('it has no "prompt"'))
     return key
 
 
@@ -223,9 +235,9 @@ def _common_beginning(chosen: Json, rejected: Json) -> tuple[list[Message], Json
     if isinstance(chosen, str) and isinstance(rejected, str):
         chosen, rejected = _dialogue(chosen), _dialogue(rejected)
     if not (isinstance(chosen, list) and isinstance(rejected, list) and chosen and rejected):
-        raise Invalid('without "prompt", "chosen" and "rejected" must both be conversations')
+        raise Invalid(_('without "prompt", "chosen" and "rejected" must both be conversations'))
     if chosen[:-1] != rejected[:-1]:
-        raise Invalid("chosen and rejected differ before their last answer, so they answer different prompts")
+        raise Invalid(_("chosen and rejected differ before their last answer, so they answer different prompts"))
     return chosen[:-1], chosen[-1:], rejected[-1:]
 
 
@@ -233,7 +245,9 @@ def _dialogue(flat: str) -> list[Message]:
     r"""The messages of "\n\nHuman: ...\n\nAssistant: ..."."""
     before, *turns = _TURN.split(flat)
     if before.strip() or not turns or turns[-2] != "Assistant":
-        raise Invalid('without "prompt", "chosen" and "rejected" must be dialogues that end with an "Assistant:" turn')
+        raise Invalid(
+            _('without "prompt", "chosen" and "rejected" must be dialogues that end with an "Assistant:" turn')
+        )
     return [
         {"role": _SPEAKERS[speaker.lower()], "content": said.strip()}
         for speaker, said in zip(turns[::2], turns[1::2], strict=True)
@@ -283,23 +297,25 @@ def _messages(value: Json) -> list[Message]:
     if isinstance(value, str):
         return [{"role": "user", "content": value}]
     if not isinstance(value, list):
-        raise Invalid(f"the prompt is {_kind(value)}, not a text or a list of messages")
+        raise Invalid(_("the prompt is %(kind)s, not a text or a list of messages", kind=_kind(value)))
     return value
 
 
 def _turns(value: Json) -> list[Message]:
     """Turns as {"from", "value"}."""
     if not isinstance(value, list):
-        raise Invalid('"conversations" must be a list')
+        raise Invalid(_('"conversations" must be a list'))
     return [_turn(turn) for turn in value]
 
 
 def _turn(turn: Json) -> Message:
     if not isinstance(turn, dict) or not {"from", "value"} <= set(turn):
-        raise Invalid('a turn must be an object with "from" and "value"')
+        raise Invalid(_('a turn must be an object with "from" and "value"'))
     speaker = turn["from"]
     if not isinstance(speaker, str) or speaker not in _SPEAKERS:
-        raise Invalid(f"a turn is from {speaker!r}; known are {', '.join(_SPEAKERS)}")
+        raise Invalid(
+            _("a turn is from %(speaker)s; known are %(known)s", speaker=repr(speaker), known=", ".join(_SPEAKERS))
+        )
     return {"role": _SPEAKERS[speaker], "content": turn["value"]}
 
 
@@ -310,22 +326,22 @@ def _response(value: Json, system: Json = None) -> NewResponse:
     if isinstance(value, dict):
         text_key = next((key for key in ("text", "completion", "content") if key in value), None)
         if text_key is None:
-            raise Invalid('a response has no "text"')
+            raise Invalid(_('a response has no "text"'))
         system_key = next((key for key in ("system", "model") if key in value), "system")
         system = value.get(system_key, system)
         used = {text_key, system_key, "role", *_VERDICTS}
         details = {key: kept for key, kept in value.items() if key not in used}
         value = value[text_key]
     if not isinstance(value, str):
-        raise Invalid(f"a response is {_kind(value)}, not a text")
+        raise Invalid(_("a response is %(kind)s, not a text", kind=_kind(value)))
     if system is not None and not isinstance(system, str):
-        raise Invalid(f"a response's system is {_kind(system)}, not a text")
+        raise Invalid(_("a response's system is %(kind)s, not a text", kind=_kind(system)))
     return NewResponse(text=value, system=system or None, details=details)
 
 
 def _only_message(messages: list[Json]) -> Json:
     if len(messages) != 1 or not isinstance(messages[0], dict) or messages[0].get("role", "assistant") != "assistant":
-        raise Invalid("a response given as messages must be one message of the assistant")
+        raise Invalid(_("a response given as messages must be one message of the assistant"))
     return messages[0]
 
 
@@ -333,8 +349,8 @@ def _kind(value: Json) -> str:
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, int | float):
-        return "a number"
-    return "an object" if isinstance(value, dict) else "a list" if isinstance(value, list) else "a text"
+        return _("a number")
+    return _("an object") if isinstance(value, dict) else _("a list") if isinstance(value, list) else _("a text")
 
 
 # OpenAssistant's trees
@@ -344,19 +360,19 @@ def _tree(line: Line) -> tuple[NewPrompt, ...]:
     """A prompt for every message of a person with two answers or more; the bare first message where there is none."""
     root = line["prompt"] if "message_tree_id" in line and "prompt" in line else line
     if not isinstance(root, dict):
-        raise Invalid("the tree's first message must be an object")
+        raise Invalid(_("the tree's first message must be an object"))
     group = _name(line, "message_tree_id") or _name(root, "message_id")
     asked = list(_asked(root, [], group))
     compared = [prompt for prompt in asked if len(prompt.responses) > 1]
     if not asked:
-        raise Invalid("the tree's first message was deleted or is not by a person")
+        raise Invalid(_("the tree's first message was deleted or is not by a person"))
     return tuple(compared or asked[:1])
 
 
 def _asked(node: Json, before: list[Message], group: str | None) -> Iterator[NewPrompt]:
     """Every message of a person at or below `node`, as a prompt with its answers."""
     if not isinstance(node, dict) or not isinstance(node.get("replies", []), list):
-        raise Invalid("a message of the tree must be an object, its replies a list")
+        raise Invalid(_("a message of the tree must be an object, its replies a list"))
     if node.get("deleted") is True:
         return
     role = _SPEAKERS.get(str(node.get("role")), "")
@@ -378,5 +394,5 @@ def _asked(node: Json, before: list[Message], group: str | None) -> Iterator[New
 
 def _answer(reply: Json) -> NewResponse:
     if not isinstance(reply, dict):
-        raise Invalid("a message of the tree must be an object")
+        raise Invalid(_("a message of the tree must be an object"))
     return _response({"text": reply.get("text"), "message_id": reply.get("message_id")})

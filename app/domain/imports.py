@@ -15,6 +15,8 @@ from app.domain.formats import LineError, Row, parse_lines
 from app.domain.projects import settings_of
 from app.domain.writable import require_writable
 from app.errors import Conflict, Invalid, InvalidImport, NotFound
+from app.language import gettext as _
+from app.language import grouped
 from app.tables import (
     Comparison,
     ComparisonResponse,
@@ -52,11 +54,14 @@ def preview_import(session: Session, project: Project, filename: str, content: b
     require_writable(session, project.id)
     if len(content) > settings().max_upload_mb * 1_000_000:
         raise Invalid(
-            f"The file is larger than {settings().max_upload_mb} MB: split it, or raise PREFLOOP_MAX_UPLOAD_MB."
+            _(
+                "The file is larger than %(megabytes)s MB: split it, or raise PREFLOOP_MAX_UPLOAD_MB.",
+                megabytes=settings().max_upload_mb,
+            )
         )
     report = _report(content)
     if not report["rows"]:
-        raise Invalid("The file is empty: there is no line with a prompt in it.")
+        raise Invalid(_("The file is empty: there is no line with a prompt in it."))
     kept = Import(
         project_id=project.id,
         filename=_shown_name(filename),
@@ -134,11 +139,15 @@ def take_import(
     errors = [{"line": row.line, "reason": row.reason} for row in rows if isinstance(row, LineError)]
     if errors and not only_good_rows:
         raise InvalidImport(
-            f"{len(errors):,} of {len(rows):,} lines cannot be taken: mend them, or take only the good rows.",
+            _(
+                "%(bad)s of %(all)s lines cannot be taken: mend them, or take only the good rows.",
+                bad=grouped(len(errors)),
+                all=grouped(len(rows)),
+            ),
             details={"errors": errors[:_LISTED_ERRORS]},
         )
     if len(errors) == len(rows):
-        raise InvalidImport("No line of the file can be taken.", details={"errors": errors[:_LISTED_ERRORS]})
+        raise InvalidImport(_("No line of the file can be taken."), details={"errors": errors[:_LISTED_ERRORS]})
     good = (prompt for row in rows if isinstance(row, Row) for prompt in row.prompts)
     added = prompts.add_prompts(session, project, good, import_id=import_.id)
     opened = open_comparisons(session, project, added.responses, settings_of(project).k if k is None else k)
@@ -154,7 +163,7 @@ def take_import(
 def _lock_previewed(session: Session, import_: Import) -> bytes:
     session.refresh(import_, with_for_update=True)
     if import_.state is not ImportState.PREVIEWED or import_.content is None:
-        raise Conflict(f"This upload was {import_.state.value} already.")
+        raise Conflict(_("This upload was %(state)s already.", state=_(import_.state)))
     return import_.content
 
 
@@ -214,7 +223,7 @@ def get_import(session: Session, project_id: int, import_id: int) -> Import:
         select(Import).where(Import.project_id == project_id, Import.id == import_id).options(defer(Import.content))
     )
     if found is None:
-        raise NotFound(f"There is no import {import_id} in this project.")
+        raise NotFound(_("There is no import %(number)s in this project.", number=import_id))
     return found
 
 

@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from app.language import gettext as _
+
 Precision = Literal["auto", "fp32", "bf16"]
 
 
@@ -17,7 +19,8 @@ class _Overrides(BaseModel):
     def _names_are_known(cls, data: Any) -> Any:
         unknown = sorted(set(data) - set(cls.model_fields)) if isinstance(data, dict) else []
         if unknown:
-            raise ValueError(f"there is no {', '.join(unknown)}; known are {', '.join(sorted(cls.model_fields))}")
+            names = {"unknown": ", ".join(unknown), "known": ", ".join(sorted(cls.model_fields))}
+            raise ValueError(_("there is no %(unknown)s; known are %(known)s", **names))
         return data
 
     @model_serializer(mode="wrap")
@@ -68,7 +71,9 @@ class PPOOverrides(_Overrides):
     @model_validator(mode="after")
     def _episodes_fill_their_batches(self) -> "PPOOverrides":
         if self.episodes < self.batch_episodes:
-            raise ValueError(f"{self.episodes} episodes do not fill a rollout of {self.batch_episodes}")
+            counts = {"episodes": self.episodes, "batch": self.batch_episodes}
+            raise ValueError(_("%(episodes)s episodes do not fill a rollout of %(batch)s", **counts))
         if self.batch_episodes < self.minibatches:
-            raise ValueError(f"{self.batch_episodes} episodes do not fill {self.minibatches} minibatches")
+            counts = {"episodes": self.batch_episodes, "minibatches": self.minibatches}
+            raise ValueError(_("%(episodes)s episodes do not fill %(minibatches)s minibatches", **counts))
         return self

@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 
 from app.domain import audit, queue, texts
 from app.errors import Conflict, Invalid, LinkExpired, NotAllowed, NotFound
-from app.language import Language
+from app.language import Language, grouped
+from app.language import gettext as _
 from app.tables import ApiToken, ComparisonAssignee, Invite, Membership, Person, Project, Role, SignInLink, WebSession
 
 SHORTEST_PASSWORD = 10
@@ -38,7 +39,7 @@ def create_person(
         insert(Person)
         .values(
             email=_email(email),
-            name=texts.line(name, "The name"),
+            name=texts.line(name, _("The name")),
             password_hash=_hash(password) if password is not None else None,
             is_owner=is_owner,
         )
@@ -46,23 +47,23 @@ def create_person(
         .returning(Person)
     )
     if person is None:
-        raise Conflict("Somebody with this e-mail address is here already.")
+        raise Conflict(_("Somebody with this e-mail address is here already."))
     audit.record(session, "person.create", by=by, subject_id=person.id, details={"is_owner": is_owner})
     return person
 
 
 def _email(email: str) -> str:
-    kept = texts.line(email, "The e-mail address", longest=254).lower()
+    kept = texts.line(email, _("The e-mail address"), longest=254).lower()
     if not re.fullmatch(r"[^@\s]+@[^@\s]+", kept):
-        raise Invalid("The e-mail address should look like name@example.org.")
+        raise Invalid(_("The e-mail address should look like name@example.org."))
     return kept
 
 
 def _hash(password: str) -> str:
     if len(password) < SHORTEST_PASSWORD:
-        raise Invalid(f"The password is too short: use at least {SHORTEST_PASSWORD} characters.")
+        raise Invalid(_("The password is too short: use at least %(least)s characters.", least=SHORTEST_PASSWORD))
     if len(password) > LONGEST_PASSWORD or texts.flaw(password):
-        raise Invalid(f"The password must be text of at most {LONGEST_PASSWORD:,} characters.")
+        raise Invalid(_("The password must be text of at most %(most)s characters.", most=grouped(LONGEST_PASSWORD)))
     return HASHER.hash(password)
 
 
@@ -70,7 +71,7 @@ def get_person(session: Session, person_id: int) -> Person:
     """A person, erased ones too. Raises NotFound."""
     person = session.get(Person, person_id)
     if person is None:
-        raise NotFound(f"There is no person {person_id}.")
+        raise NotFound(_("There is no person %(number)s.", number=person_id))
     return person
 
 
@@ -132,7 +133,7 @@ def require_member(session: Session, project_id: int, person: Person) -> Members
         return member
     project = session.get(Project, project_id) if person.is_owner else None
     if project is None:
-        raise NotFound("There is no such project, or you are not in it.")
+        raise NotFound(_("There is no such project, or you are not in it."))
     return add_member(session, project, person, Role.ADMIN, by=person)
 
 
@@ -147,7 +148,7 @@ def require_admin(session: Session, project_id: int, person: Person) -> None:
     if person.is_owner and session.get(Project, project_id) is not None:
         return
     if require_member(session, project_id, person).role is not Role.ADMIN:
-        raise NotAllowed("Only the project's admins may do this.")
+        raise NotAllowed(_("Only the project's admins may do this."))
 
 
 def list_members(session: Session, project_id: int, *, former: bool = False) -> list[tuple[Membership, Person]]:
@@ -175,7 +176,7 @@ def remove_member(session: Session, project_id: int, membership_id: int, by: Per
         )
     )
     if member is None:
-        raise NotFound("There is no such member in this project.")
+        raise NotFound(_("There is no such member in this project."))
     _leave(session, member)
     audit.record(session, "member.remove", project_id=project_id, by=by, subject_id=member.id)
     session.flush()
@@ -200,11 +201,11 @@ def create_invite(
 ) -> tuple[Invite, str]:
     """An invite and the secret of its link, which is shown once. Without a project it makes owners: owners only."""
     if project_id is None and not created_by.is_owner:
-        raise NotAllowed("Only owners may invite owners.")
+        raise NotAllowed(_("Only owners may invite owners."))
     if not 1 <= max_uses <= MOST_USES:
-        raise Invalid(f"An invite can be used between 1 and {MOST_USES:,} times.")
+        raise Invalid(_("An invite can be used between 1 and %(most)s times.", most=grouped(MOST_USES)))
     if not 1 <= days <= MOST_DAYS:
-        raise Invalid(f"An invite lasts between 1 and {MOST_DAYS} days.")
+        raise Invalid(_("An invite lasts between 1 and %(most)s days.", most=MOST_DAYS))
     secret, token_hash = texts.new_secret()
     invite = Invite(
         project_id=project_id,
@@ -229,14 +230,14 @@ def read_invite(session: Session, secret: str) -> Invite:
         .execution_options(populate_existing=True)
     ).first()
     if row is None:
-        raise NotFound("There is no such invite. Is the link complete?")
+        raise NotFound(_("There is no such invite. Is the link complete?"))
     invite, has_run_out = row
     if invite.revoked_at is not None:
-        raise LinkExpired("This invite was withdrawn. Ask for a new one.")
+        raise LinkExpired(_("This invite was withdrawn. Ask for a new one."))
     if has_run_out:
-        raise LinkExpired("This invite has run out. Ask for a new one.")
+        raise LinkExpired(_("This invite has run out. Ask for a new one."))
     if invite.uses >= invite.max_uses:
-        raise LinkExpired("This invite was used up. Ask for a new one.")
+        raise LinkExpired(_("This invite was used up. Ask for a new one."))
     return invite
 
 
@@ -247,7 +248,7 @@ def accept_invite(session: Session, secret: str, *, email: str, name: str, passw
         try:
             person = create_person(session, email=email, name=name, password=password)
         except Conflict as taken:
-            raise Conflict(f"{taken} If that is you, sign in and open this link again.") from taken
+            raise Conflict(_("%(taken)s If that is you, sign in and open this link again.", taken=taken)) from taken
         _admit(session, invite, person)
     return person
 
@@ -281,7 +282,7 @@ def _use(session: Session, secret: str) -> Invite:
     )
     if used is None:
         read_invite(session, secret)
-        raise LinkExpired("This invite was used up. Ask for a new one.")
+        raise LinkExpired(_("This invite was used up. Ask for a new one."))
     return used
 
 
@@ -315,7 +316,7 @@ def revoke_invite(session: Session, project_id: int | None, invite_id: int, by: 
         select(Invite).where(Invite.id == invite_id, Invite.project_id.is_not_distinct_from(project_id))
     )
     if invite is None:
-        raise NotFound("There is no such invite.")
+        raise NotFound(_("There is no such invite."))
     invite.revoked_at = func.coalesce(Invite.revoked_at, func.now())
     audit.record(session, "invite.revoke", project_id=project_id, by=by, subject_id=invite.id)
     session.flush()
@@ -328,11 +329,11 @@ def erase_person(session: Session, person: Person, by: Person | None) -> None:
     Raises NotAllowed for others, Conflict for the last owner.
     """
     if by is not None and by.id != person.id and not by.is_owner:
-        raise NotAllowed("Only owners may erase other people.")
+        raise NotAllowed(_("Only owners may erase other people."))
     # Locked, so that two owners cannot erase each other at the same time.
     owners = session.scalars(select(Person.id).where(Person.is_owner).order_by(Person.id).with_for_update()).all()
     if list(owners) == [person.id]:
-        raise Conflict("This is the last owner: make somebody else an owner first.")
+        raise Conflict(_("This is the last owner: make somebody else an owner first."))
     for table in (WebSession, SignInLink, ApiToken):
         session.execute(delete(table).where(table.person_id == person.id))
     query = select(Membership).where(Membership.person_id == person.id, Membership.left_at.is_(None))

@@ -7,6 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.errors import Conflict, NotFound
+from app.language import gettext as _
 from app.tables import (
     Label,
     LabelRevision,
@@ -42,14 +43,14 @@ def get_policy(session: Session, project_id: int, version: int) -> Policy:
     """The project's policy of that version, or NotFound."""
     policy = session.scalar(select(Policy).where(Policy.project_id == project_id, Policy.version == version))
     if policy is None:
-        raise NotFound(f"This project has no policy of version {version}.")
+        raise NotFound(_("This project has no policy of version %(version)s.", version=version))
     return policy
 
 
 def current_policy(session: Session, project: Project) -> Policy:
     """The policy that is served and sampled."""
     if project.current_policy_id is None:
-        raise Conflict("The project has no policy yet: name its base model in the settings.")
+        raise Conflict(_("The project has no policy yet: name its base model in the settings."))
     return session.get_one(Policy, project.current_policy_id)
 
 
@@ -62,7 +63,7 @@ def policy_of_round(session: Session, round_: Round) -> Policy:
     """The policy that a round has made."""
     policy = session.scalar(select(Policy).where(Policy.round_id == round_.id))
     if policy is None:
-        raise NotFound(f"Round {round_.number} has not made a policy yet.")
+        raise NotFound(_("Round %(number)s has not made a policy yet.", number=round_.number))
     return policy
 
 

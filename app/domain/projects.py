@@ -13,6 +13,7 @@ from app.domain import audit, people, texts
 from app.domain.settings import ProjectSettings, parse_settings
 from app.domain.writable import require_writable
 from app.errors import Conflict, Invalid, NotAllowed, NotFound
+from app.language import gettext as _
 from app.tables import Membership, Person, Policy, Project, ProjectState, ProjectVersion, Prompt, Role, Round
 
 RANKING_ONLY: Mapping[str, Any] = {"ranking": {"ties": True}}
@@ -36,8 +37,8 @@ def create_project(
     Raises NotAllowed for people who are no owners, Conflict where `slug` is taken, Invalid.
     """
     if by is not None and not by.is_owner:
-        raise NotAllowed("Only owners may create projects.")
-    name = texts.line(name, "The project's name")
+        raise NotAllowed(_("Only owners may create projects."))
+    name = texts.line(name, _("The project's name"))
     project = Project(
         slug=_free_slug(session, slug, name),
         name=name,
@@ -66,11 +67,14 @@ def _free_slug(session: Session, asked: str | None, name: str) -> str:
     if asked is not None:
         if not _SLUG.fullmatch(asked) or len(asked) > _LONGEST_SLUG:
             raise Invalid(
-                "The project's address must be lower-case letters and digits with single hyphens between, "
-                f"at least one letter, at most {_LONGEST_SLUG} characters: story-endings."
+                _(
+                    "The project's address must be lower-case letters and digits with single hyphens between, at least "
+                    "one letter, at most %(longest)s characters: story-endings.",
+                    longest=_LONGEST_SLUG,
+                )
             )
         if asked in taken:
-            raise Conflict(f"There is a project at {asked} already.")
+            raise Conflict(_("There is a project at %(address)s already.", address=asked))
         return asked
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     base = "-".join(re.findall(r"[a-z0-9]+", plain))[: _LONGEST_SLUG - 10].strip("-")
@@ -92,7 +96,7 @@ def get_project(session: Session, slug_or_id: str | int) -> Project:
             .execution_options(populate_existing=True)
         )
     if project is None:
-        raise NotFound(f"There is no project {key[:100]!r}.")
+        raise NotFound(_("There is no project %(key)s.", key=repr(key[:100])))
     return project
 
 
@@ -120,7 +124,7 @@ def update_settings(session: Session, project: Project, settings: ProjectSetting
     if (before.validation_share, before.test_share) != (after.validation_share, after.test_share) and session.scalar(
         select(Prompt.id).where(Prompt.project_id == project.id).limit(1)
     ):
-        raise Conflict("The shares have split the project's prompts already, and a split is made once.")
+        raise Conflict(_("The shares have split the project's prompts already, and a split is made once."))
     if before.base_model != after.base_model:
         _replace_base_model(session, project, after.base_model)
     changed = {
@@ -140,7 +144,7 @@ def update_settings(session: Session, project: Project, settings: ProjectSetting
 def _replace_base_model(session: Session, project: Project, base_model: str) -> None:
     policies = session.scalars(select(Policy).where(Policy.project_id == project.id)).all()
     if len(policies) > 1 or _has_rounds(session, project):
-        raise Conflict("The loop has used the base model already: start another project for another one.")
+        raise Conflict(_("The loop has used the base model already: start another project for another one."))
     policies[0].uri = base_model
 
 
@@ -161,7 +165,7 @@ def new_version(
     require_writable(session, project.id)
     form = dict(RANKING_ONLY if judgement_form is None else judgement_form)
     if found := texts.flaw(form):
-        raise Invalid(f"The judgement form cannot be kept: {found}.")
+        raise Invalid(_("The judgement form cannot be kept: %(reason)s.", reason=found))
     # Locked, so that two new versions at once get two numbers.
     session.execute(select(Project.id).where(Project.id == project.id).with_for_update())
     last = session.scalar(select(func.max(ProjectVersion.number)).where(ProjectVersion.project_id == project.id))
@@ -170,8 +174,8 @@ def new_version(
         .values(
             project_id=project.id,
             number=(last or 0) + 1,
-            guidelines=texts.document(guidelines, "The guidelines"),
-            consent_text=texts.document(consent_text, "The consent text"),
+            guidelines=texts.document(guidelines, _("The guidelines")),
+            consent_text=texts.document(consent_text, _("The consent text")),
             judgement_form=form,
             created_by_id=by.id if by else None,
         )

@@ -16,6 +16,8 @@ from app.domain.projects import settings_of
 from app.domain.responses import NewResponse
 from app.domain.writable import require_writable
 from app.errors import Conflict, Invalid, NotFound
+from app.language import gettext as _
+from app.language import grouped, mark
 from app.tables import (
     Assignment,
     Comparison,
@@ -28,7 +30,7 @@ from app.tables import (
     Split,
 )
 
-ROLES = ("system", "user", "assistant", "tool")
+ROLES = (mark("system"), mark("user"), mark("assistant"), mark("tool"))
 LONGEST_TEXT = 200_000
 _CHUNK = 1_000
 
@@ -63,28 +65,30 @@ class AddedPrompts:
 def check_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """The messages as they are stored. Raises Invalid where they are no conversation that waits for an answer."""
     if not messages:
-        raise Invalid("the prompt is empty")
+        raise Invalid(_("the prompt is empty"))
     kept = [_check_message(message) for message in messages]
     if kept[-1]["role"] not in {"user", "tool"}:
-        raise Invalid(f"the prompt ends with a message of the {kept[-1]['role']}, so there is nothing to answer")
+        raise Invalid(
+            _("the prompt ends with a message of the %(role)s, so there is nothing to answer", role=kept[-1]["role"])
+        )
     if found := texts.flaw(kept):
-        raise Invalid(f"the prompt cannot be kept: {found}")
+        raise Invalid(_("the prompt cannot be kept: %(reason)s", reason=found))
     if sum(len(str(message["content"])) for message in kept) > LONGEST_TEXT:
-        raise Invalid(f"the prompt is longer than {LONGEST_TEXT:,} characters")
+        raise Invalid(_("the prompt is longer than %(longest)s characters", longest=grouped(LONGEST_TEXT)))
     return kept
 
 
 def _check_message(message: object) -> dict[str, Any]:
     if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
-        raise Invalid('a message must be an object with "role" and "content"')
+        raise Invalid(_('a message must be an object with "role" and "content"'))
     role, content = message["role"], message["content"]
     if role not in ROLES:
-        raise Invalid(f"a message's role is {role!r}; known are {', '.join(ROLES)}")
+        raise Invalid(_("a message's role is %(role)s; known are %(known)s", role=repr(role), known=", ".join(ROLES)))
     if isinstance(content, str):
         if not content.strip():
-            raise Invalid("a message is empty")
+            raise Invalid(_("a message is empty"))
     elif not (isinstance(content, list) and content and all(_is_part(part) for part in content)):
-        raise Invalid("a message's content must be a text or a list of content parts")
+        raise Invalid(_("a message's content must be a text or a list of content parts"))
     return {"role": role, "content": content}
 
 
@@ -140,7 +144,7 @@ def add_prompts(
 def _row(project_id: int, item: NewPrompt, validation_share: float, test_share: float) -> dict[str, Any]:
     messages = check_messages(item.messages)
     if found := texts.flaw([item.group_key, item.external_id, dict(item.details)]):
-        raise Invalid(f"the prompt's details cannot be kept: {found}")
+        raise Invalid(_("the prompt's details cannot be kept: %(reason)s", reason=found))
     group_key = item.group_key or root_of(messages)
     return {
         "project_id": project_id,
@@ -221,7 +225,7 @@ def get_prompt(session: Session, project_id: int, prompt_id: int) -> Prompt:
     """A prompt of the project. Raises NotFound."""
     prompt = session.scalar(select(Prompt).where(Prompt.project_id == project_id, Prompt.id == prompt_id))
     if prompt is None:
-        raise NotFound(f"There is no prompt {prompt_id} in this project.")
+        raise NotFound(_("There is no prompt %(number)s in this project.", number=prompt_id))
     return prompt
 
 
@@ -239,7 +243,7 @@ def edit_prompt(session: Session, prompt: Prompt, messages: Sequence[Message], b
     kept = check_messages(messages)
     session.refresh(prompt, with_for_update=True)
     if prompt.state is PromptState.RETIRED:
-        raise Conflict("This prompt was edited or retired meanwhile: open its newest version.")
+        raise Conflict(_("This prompt was edited or retired meanwhile: open its newest version."))
     if content_hash(kept) == prompt.content_hash:
         return prompt
     edited: Prompt | None = session.scalar(
@@ -260,7 +264,7 @@ def edit_prompt(session: Session, prompt: Prompt, messages: Sequence[Message], b
         .returning(Prompt)
     )
     if edited is None:
-        raise Conflict("Another prompt of this project says exactly this already.")
+        raise Conflict(_("Another prompt of this project says exactly this already."))
     _retire(session, prompt.project_id, [prompt.id])
     details = {"replaces": prompt.id}
     audit.record(session, "prompt.edit", project_id=prompt.project_id, by=by, subject_id=edited.id, details=details)

@@ -12,6 +12,8 @@ from app.domain import audit, texts
 from app.domain.filters import one_of
 from app.domain.writable import require_writable
 from app.errors import Invalid, NotFound
+from app.language import gettext as _
+from app.language import grouped
 from app.tables import (
     FinishReason,
     Person,
@@ -38,11 +40,11 @@ class NewResponse:
 def check_response(new: NewResponse) -> None:
     """Raise Invalid where a response is empty, too long or cannot be kept."""
     if not new.text.strip():
-        raise Invalid("a response is empty")
+        raise Invalid(_("a response is empty"))
     if len(new.text) > LONGEST_TEXT:
-        raise Invalid(f"a response is longer than {LONGEST_TEXT:,} characters")
+        raise Invalid(_("a response is longer than %(longest)s characters", longest=grouped(LONGEST_TEXT)))
     if found := texts.flaw([new.text, new.system, dict(new.details)]):
-        raise Invalid(f"a response cannot be kept: {found}")
+        raise Invalid(_("a response cannot be kept: %(reason)s", reason=found))
 
 
 def add_responses(
@@ -58,7 +60,7 @@ def add_responses(
 
     `author_id` is the membership of a person who wrote them. Raises Invalid.
     """
-    rows, _ = add_to_prompts(session, [(prompt, items)], source=source, import_id=import_id, author_id=author_id)
+    rows, _added = add_to_prompts(session, [(prompt, items)], source=source, import_id=import_id, author_id=author_id)
     return rows[0]
 
 
@@ -71,7 +73,7 @@ def add_to_prompts(
     author_id: int | None = None,
 ) -> tuple[list[list[Response]], int]:
     """The same for many prompts of one project at once: the rows of each item, and how many rows are new."""
-    for _, news in items:
+    for _prompt, news in items:
         for new in news:
             check_response(new)
     prompt_ids = sorted({prompt.id for prompt, _ in items})
@@ -187,7 +189,7 @@ def get_response(session: Session, project_id: int, response_id: int) -> Respons
     """A response of the project. Raises NotFound."""
     response = session.scalar(select(Response).where(Response.project_id == project_id, Response.id == response_id))
     if response is None:
-        raise NotFound(f"There is no response {response_id} in this project.")
+        raise NotFound(_("There is no response %(number)s in this project.", number=response_id))
     return response
 
 

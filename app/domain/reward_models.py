@@ -6,6 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.errors import NotFound
+from app.language import gettext as _
 from app.tables import Policy, PolicyScore, Project, RewardModel, RewardModelPurpose, Round, Run, Snapshot
 
 
@@ -20,7 +21,7 @@ def get_reward_model(session: Session, project_id: int, reward_model_id: int) ->
     query = select(RewardModel).where(RewardModel.project_id == project_id, RewardModel.id == reward_model_id)
     found = session.scalar(query)
     if found is None:
-        raise NotFound(f"There is no reward model {reward_model_id} in this project.")
+        raise NotFound(_("There is no reward model %(number)s in this project.", number=reward_model_id))
     return found
 
 
@@ -45,7 +46,7 @@ def add_reward_model(
 ) -> RewardModel:
     """Store a reward model that was fitted on a round's snapshot."""
     if round_.snapshot_id is None:
-        raise NotFound(f"Round {round_.number} has no snapshot.")
+        raise NotFound(_("Round %(number)s has no snapshot.", number=round_.number))
     # The project's row is locked as withdrawing does: no label can be withdrawn unseen while this is stored.
     session.execute(select(Project.id).where(Project.id == round_.project_id).with_for_update(key_share=True))
     snapshot = session.get_one(Snapshot, round_.snapshot_id, populate_existing=True)

@@ -12,6 +12,8 @@ from app.domain import audit, comparisons, gates, labels, runs, snapshots
 from app.domain.settings import LoopSettings, parse_settings
 from app.domain.writable import require_writable
 from app.errors import Conflict, NotFound
+from app.language import gettext as _
+from app.language import mark
 from app.tables import (
     LIVE_STATES,
     Person,
@@ -76,10 +78,12 @@ def start_round(session: Session, project: Project, *, by: Person | None, seed: 
     """
     project = session.get_one(Project, project.id, with_for_update={"key_share": True}, populate_existing=True)
     if project.state is not ProjectState.ACTIVE:
-        raise Conflict(f"The project is {project.state}: make it active before starting a round.")
+        raise Conflict(_("The project is %(state)s: make it active before starting a round.", state=_(project.state)))
     live = live_round(session, project.id)
     if live is not None:
-        raise Conflict(f"Round {live.number} is still {live.state}: let it end, or cancel it.")
+        raise Conflict(
+            _("Round %(number)s is still %(state)s: let it end, or cancel it.", number=live.number, state=_(live.state))
+        )
     _require_prompts(session, project.id)
     samples = parse_settings(project.settings).loop.prompts_per_round > 0
     last = session.scalar(select(func.max(Round.number)).where(Round.project_id == project.id))
@@ -108,7 +112,7 @@ def get_round(session: Session, project_id: int, number: int) -> Round:
     """The project's round of that number, or NotFound."""
     found = session.scalar(select(Round).where(Round.project_id == project_id, Round.number == number))
     if found is None:
-        raise NotFound(f"This project has no round {number}.")
+        raise NotFound(_("This project has no round %(number)s.", number=number))
     return found
 
 
@@ -125,7 +129,14 @@ def transition(session: Session, round_: Round, to: RoundState, **facts: Unpack[
     """
     round_ = _lock(session, round_)
     if to not in ALLOWED[round_.state]:
-        raise Conflict(f"Round {round_.number} is {round_.state}; it cannot become {to}.")
+        raise Conflict(
+            _(
+                "Round %(number)s is %(state)s; it cannot become %(to)s.",
+                number=round_.number,
+                state=_(round_.state),
+                to=_(to),
+            )
+        )
     for name, value in facts.items():
         setattr(round_, name, value)
     round_.state = to
@@ -184,7 +195,13 @@ def fire(session: Session, round_: Round, trigger: Trigger, by: Person | None = 
     """
     round_ = _lock(session, round_)
     if RoundState.FITTING not in ALLOWED[round_.state]:
-        raise Conflict(f"Round {round_.number} is {round_.state}: only a round that is labelling can take its labels.")
+        raise Conflict(
+            _(
+                "Round %(number)s is %(state)s: only a round that is labelling can take its labels.",
+                number=round_.number,
+                state=_(round_.state),
+            )
+        )
     require_writable(session, round_.project_id)
     snapshot = snapshots.take_snapshot(session, round_.project_id, by)
     audit.record(
@@ -245,10 +262,10 @@ def settle(session: Session, round_: Round) -> Round:
     loop = parse_settings(round_.settings).loop
     verdict = dict(round_.verdict)
     if gate.winrate is not None:
-        verdict |= {"decided_by": "people", "gate": gate.as_dict()}
+        verdict |= {"decided_by": mark("people"), "gate": gate.as_dict()}
         is_better = gate.winrate >= loop.gate_winrate
     elif verdict["judge"] is None:
-        verdict |= {"decided_by": "nobody: too few validation labels for an evaluation reward model, and no gate"}
+        verdict |= {"decided_by": mark("nobody: too few validation labels for an evaluation reward model, and no gate")}
         is_better = False
     else:
         verdict |= {"decided_by": verdict["judge"]}
@@ -303,8 +320,11 @@ def _require_prompts(session: Session, project_id: int) -> None:
     query = select(Prompt.split).where(Prompt.project_id == project_id, Prompt.state == PromptState.ACTIVE).distinct()
     missing = {Split.TRAIN, Split.TEST} - set(session.scalars(query))
     if missing:
-        names = " and ".join(sorted(missing))
+        names = _(" and ").join(_(split) for split in sorted(missing))
         raise Conflict(
-            f"There are no active prompts in the split {names}: import more prompts, or raise the project's shares"
-            " before importing. A round trains on train prompts and is measured on test prompts."
+            _(
+                "There are no active prompts in the split %(names)s: import more prompts, or raise the project's shares"
+                " before importing. A round trains on train prompts and is measured on test prompts.",
+                names=names,
+            )
         )

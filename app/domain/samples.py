@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.domain import comparisons
 from app.domain.texts import sha256
+from app.language import mark
 from app.tables import (
     Comparison,
     ComparisonState,
@@ -198,7 +199,7 @@ def open_comparisons(
                 response_ids=[response.id for response in shown],
                 k=k,
                 purpose=Purpose.TRAIN,
-                selected_because="mixed" if is_mixed else "fresh",
+                selected_because=mark("mixed") if is_mixed else mark("fresh"),
                 round_id=round_.id,
                 selection_probability=draw.probability,
             )

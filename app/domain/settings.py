@@ -7,7 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from app.domain import texts
 from app.domain.overrides import PPOOverrides, RewardOverrides
+from app.domain.validation import reason
 from app.errors import Invalid
+from app.language import gettext as _
 
 
 class _Settings(BaseModel):
@@ -101,22 +103,24 @@ class ProjectSettings(_Settings):
     @model_validator(mode="after")
     def _leaves_train_prompts(self) -> "ProjectSettings":
         if self.validation_share + self.test_share >= 1:
-            raise ValueError("validation_share and test_share together leave no prompts to train on")
+            raise ValueError(_("validation_share and test_share together leave no prompts to train on"))
         return self
 
 
 def parse_settings(data: Mapping[str, Any]) -> ProjectSettings:
     """The settings in `data`, nested as the models are. Raises Invalid, which names every bad field."""
     if found := texts.flaw(dict(data)):
-        raise Invalid(f"The settings cannot be kept: {found}.")
+        raise Invalid(_("The settings cannot be kept: %(reason)s.", reason=found))
     try:
         return ProjectSettings.model_validate(data)
     except ValidationError as error:
         reasons = {".".join(str(part) for part in one["loc"]): _reason(one) for one in error.errors()}
         said = "; ".join(f"{field}: {reason}" if field else reason for field, reason in reasons.items())
-        raise Invalid(f"These settings do not work. {said}.", details={"fields": reasons}) from error
+        raise Invalid(
+            _("These settings do not work. %(reasons)s.", reasons=said), details={"fields": reasons}
+        ) from error
 
 
 def _reason(error: Any) -> str:
-    message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    message = reason(error).removeprefix("Input ")
     return message[:1].lower() + message[1:]

@@ -14,6 +14,7 @@ from app.config import settings
 from app.domain import audit, texts
 from app.domain.people import HASHER, LONGEST_PASSWORD, find_person
 from app.errors import Invalid, LinkExpired, NotFound, TooManyTries
+from app.language import gettext as _
 from app.tables import ApiToken, Person, SignInLink, SignInTry, WebSession
 
 TRIES = 10
@@ -56,7 +57,7 @@ def _count_try(session: Session, key: str) -> int:
         ).returning(SignInTry.failed)
     )
     if failed is None:
-        raise TooManyTries("Too many wrong passwords. Try again in 15 minutes, or ask an admin for a sign-in link.")
+        raise TooManyTries(_("Too many wrong passwords. Try again in 15 minutes, or ask an admin for a sign-in link."))
     return failed
 
 
@@ -129,9 +130,9 @@ def close_session(session: Session, web_session: WebSession) -> None:
 def create_sign_in_link(session: Session, person: Person, minutes: int = 60) -> str:
     """The secret of a link that signs the person in once, within `minutes`."""
     if person.erased_at is not None:
-        raise NotFound("This person was erased.")
+        raise NotFound(_("This person was erased."))
     if not 1 <= minutes <= 7 * 24 * 60:
-        raise Invalid("A sign-in link lasts between 1 minute and 7 days.")
+        raise Invalid(_("A sign-in link lasts between 1 minute and 7 days."))
     secret, token_hash = texts.new_secret()
     expires_at = func.now() + timedelta(minutes=minutes)
     session.add(SignInLink(person_id=person.id, token_hash=token_hash, expires_at=expires_at))
@@ -156,8 +157,8 @@ def use_sign_in_link(session: Session, secret: str) -> Person:
     if person_id is not None:
         return session.get_one(Person, person_id)
     if session.scalar(select(SignInLink.id).where(SignInLink.token_hash == token_hash)) is None:
-        raise NotFound("There is no such sign-in link. Is it complete?")
-    raise LinkExpired("This sign-in link was used already or has run out. Ask for a new one.")
+        raise NotFound(_("There is no such sign-in link. Is it complete?"))
+    raise LinkExpired(_("This sign-in link was used already or has run out. Ask for a new one."))
 
 
 def create_token(session: Session, person: Person, name: str) -> tuple[ApiToken, str]:
@@ -165,7 +166,7 @@ def create_token(session: Session, person: Person, name: str) -> tuple[ApiToken,
     secret = f"pl_{secrets.token_urlsafe(32)}"
     token = ApiToken(
         person_id=person.id,
-        name=texts.line(name, "The token's name"),
+        name=texts.line(name, _("The token's name")),
         prefix=secret[:8],
         token_hash=texts.secret_hash(secret),
     )
@@ -204,7 +205,7 @@ def revoke_token(session: Session, token_id: int, person: Person) -> None:
     """Make one of the person's own tokens useless from now on. Raises NotFound."""
     token = session.scalar(select(ApiToken).where(ApiToken.id == token_id, ApiToken.person_id == person.id))
     if token is None:
-        raise NotFound("You have no such token.")
+        raise NotFound(_("You have no such token."))
     token.revoked_at = func.coalesce(ApiToken.revoked_at, func.now())
     audit.record(session, "token.revoke", by=person, subject_id=token.id)
     session.flush()

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, aliased
 from app.domain import audit, texts
 from app.domain.filters import LABEL_COUNTS, one_of
 from app.errors import Conflict, NotFound
+from app.language import gettext as _
 from app.tables import (
     Comparison,
     ComparisonResponse,
@@ -70,7 +71,7 @@ def take_snapshot(session: Session, project_id: int, by: Person | None = None) -
     session.execute(select(Project.id).where(Project.id == project_id).with_for_update(key_share=True))
     revision_ids = session.scalars(_newest_revisions(project_id)).all()
     if not revision_ids:
-        raise Conflict("There are no labels to learn from yet: label some comparisons first.")
+        raise Conflict(_("There are no labels to learn from yet: label some comparisons first."))
     last = _last(session, project_id)
     if last is not None and _revision_ids(session, last) == list(revision_ids):
         return last
@@ -139,7 +140,7 @@ def get_snapshot(session: Session, project_id: int, number: int) -> Snapshot:
     """A project's snapshot by its number. Raises NotFound."""
     row = session.scalar(select(Snapshot).where(Snapshot.project_id == project_id, Snapshot.number == number))
     if row is None:
-        raise NotFound(f"The project has no snapshot {number}.")
+        raise NotFound(_("The project has no snapshot %(number)s.", number=number))
     return row
 
 
@@ -152,8 +153,11 @@ def require_exportable(snapshot: Snapshot) -> None:
     """Raise Conflict for a snapshot that holds a withdrawn label."""
     if snapshot.tainted_at is not None:
         raise Conflict(
-            f"An annotator withdrew labels that snapshot {snapshot.number} holds, so it is exported no more: "
-            "take a new snapshot."
+            _(
+                "An annotator withdrew labels that snapshot %(number)s holds, so it is exported no more: "
+                "take a new snapshot.",
+                number=snapshot.number,
+            )
         )
 
 

@@ -9,6 +9,8 @@ from sqlalchemy import ColumnElement, false
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.errors import Invalid
+from app.language import gettext as _
+from app.language import grouped
 
 _DEEPEST = 20
 
@@ -39,9 +41,9 @@ def flaw(value: object, depth: int = 0) -> str | None:
     if isinstance(value, str):
         return _text_flaw(value)
     if isinstance(value, float) and not math.isfinite(value):
-        return "a number is too large or not a number"
+        return _("a number is too large or not a number")
     if depth > _DEEPEST:
-        return f"it is nested more than {_DEEPEST} deep"
+        return _("it is nested more than %(depth)s deep", depth=_DEEPEST)
     parts: list[object] = []
     if isinstance(value, dict):
         parts = [*value.keys(), *value.values()]
@@ -52,11 +54,11 @@ def flaw(value: object, depth: int = 0) -> str | None:
 
 def _text_flaw(text: str) -> str | None:
     if "\x00" in text:
-        return "it holds a NUL character (\\u0000)"
+        return _("it holds a NUL character (\\u0000)")
     try:
         text.encode()
     except UnicodeEncodeError:
-        return "it holds half of a surrogate pair (\\ud800 to \\udfff)"
+        return _("it holds half of a surrogate pair (\\ud800 to \\udfff)")
     return None
 
 
@@ -64,11 +66,11 @@ def line(value: str, what: str, *, longest: int = 200) -> str:
     """A text of one line, trimmed. Raises Invalid, naming `what`, where it is empty, too long or unprintable."""
     kept = value.strip()
     if not kept:
-        raise Invalid(f"{what} is empty.")
+        raise Invalid(_("%(what)s is empty.", what=what))
     if len(kept) > longest:
-        raise Invalid(f"{what} is longer than {longest} characters.")
+        raise Invalid(_("%(what)s is longer than %(longest)s characters.", what=what, longest=longest))
     if flaw(kept) or not all(character.isprintable() for character in kept):
-        raise Invalid(f"{what} holds characters that cannot be shown, such as line breaks.")
+        raise Invalid(_("%(what)s holds characters that cannot be shown, such as line breaks.", what=what))
     return kept
 
 
@@ -76,9 +78,9 @@ def document(value: str, what: str, *, longest: int = 100_000) -> str:
     """A text of many lines, with Unix line ends. Raises Invalid, naming `what`, where it is too long."""
     kept = value.replace("\r\n", "\n").strip()
     if len(kept) > longest:
-        raise Invalid(f"{what} is longer than {longest:,} characters.")
+        raise Invalid(_("%(what)s is longer than %(longest)s characters.", what=what, longest=grouped(longest)))
     if found := flaw(kept):
-        raise Invalid(f"{what} cannot be kept: {found}.")
+        raise Invalid(_("%(what)s cannot be kept: %(reason)s.", what=what, reason=found))
     return kept
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.domain import comparisons, labels, people, policies, rounds
 from app.errors import Invalid
+from app.language import gettext as _
 from app.tables import Comparison, ComparisonState, Person, Project, Purpose
 from app.web.admin_labels import annotator_names
 from app.web.admin_page import PAGE_ROWS, Filter, admin_page, back_to, chosen, listing
@@ -100,7 +101,9 @@ def change(
 def _change(session: Session, project: Project, person: Person, ids: list[int], sent: ComparisonChange) -> int:
     match sent.act:
         case "priority":
-            wanted = whole(sent.priority, "The priority", -comparisons.HIGHEST_PRIORITY, comparisons.HIGHEST_PRIORITY)
+            wanted = whole(
+                sent.priority, _("The priority"), -comparisons.HIGHEST_PRIORITY, comparisons.HIGHEST_PRIORITY
+            )
             return comparisons.set_priority(session, project.id, ids, wanted, person)
         case "k":
             return comparisons.set_k(session, project.id, ids, whole(sent.k, "k", 1, comparisons.MOST_LABELS), person)

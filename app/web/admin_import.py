@@ -13,6 +13,7 @@ from app.config import settings
 from app.database import transaction
 from app.domain import imports
 from app.errors import Conflict, Invalid
+from app.language import gettext as _
 from app.tables import Import, ImportState, Project
 from app.web.admin_page import admin_page
 from app.web.body_limit import largest_upload
@@ -97,7 +98,7 @@ def _content(file: UploadFile | None, pasted: str) -> tuple[str, bytes]:
         return file.filename, file.file.read()
     if pasted.strip():
         return "pasted.jsonl", pasted.encode(errors="surrogatepass")
-    raise Invalid("Choose a file or paste some lines.")
+    raise Invalid(_("Choose a file or paste some lines."))
 
 
 def _require_admin(request: Request) -> None:

@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from app.errors import Invalid
+from app.language import gettext as _
 from app.tables import Project
 from app.web.numbers import Id
 from app.web.pages import page, redirect
@@ -82,7 +83,7 @@ def chosen(ids: Sequence[int], everything: bool, fetch: Callable[[int | None, in
     """The rows that a bulk act is meant for: the ticked ones, or all that match the filter. Raises Invalid for none."""
     found = all_matching(fetch) if everything else list(ids)
     if not found:
-        raise Invalid("Nothing is chosen: tick some rows, or choose all that match the filter.")
+        raise Invalid(_("Nothing is chosen: tick some rows, or choose all that match the filter."))
     return found
 
 

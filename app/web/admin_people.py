@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from app.config import settings
 from app.domain import agreement, labels, overview, people
 from app.errors import Invalid, NotFound
+from app.language import gettext as _
 from app.tables import Project, Role
 from app.web.admin_page import admin_page
 from app.web.numbers import Id, whole
@@ -36,13 +37,13 @@ def invite(
 ) -> HTMLResponse:
     """Make an invite. Its link is in this answer alone: only a hash of it is stored, so there is no redirect."""
     try:
-        _, secret = people.create_invite(
+        _invite, secret = people.create_invite(
             session,
             project_id=project.id,
             role=role,
             created_by=person,
-            max_uses=whole(max_uses, "The number of uses", 1, people.MOST_USES),
-            days=whole(days, "The number of days", 1, people.MOST_DAYS),
+            max_uses=whole(max_uses, _("The number of uses"), 1, people.MOST_USES),
+            days=whole(days, _("The number of days"), 1, people.MOST_DAYS),
         )
     except Invalid as error:
         return _page(request, session, project, you=person, status_code=error.status, error=str(error))
@@ -66,7 +67,7 @@ def set_role(
     """Make a member an admin or an annotator."""
     found = {member.id: who for member, who in people.list_members(session, project.id)}.get(membership_id)
     if found is None:
-        raise NotFound("There is no such member in this project.")
+        raise NotFound(_("There is no such member in this project."))
     people.add_member(session, project, found, role, by=person)
     return redirect(f"/projects/{project.slug}/admin/people?saved=1")
 
@@ -84,7 +85,7 @@ def withdraw(session: Database, project: ProjectAdmin, person: SignedIn, members
     members = people.list_members(session, project.id) + people.list_members(session, project.id, former=True)
     found = {member.id: member for member, _ in members}.get(membership_id)
     if found is None:
-        raise NotFound("There is no such member in this project.")
+        raise NotFound(_("There is no such member in this project."))
     labels.withdraw_annotator(session, found, by=person)
     return redirect(f"/projects/{project.slug}/admin/people?saved=1")
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.domain import comparisons, policies, prompts, responses
 from app.errors import Conflict, Invalid
+from app.language import gettext as _
 from app.tables import Project, Prompt, PromptState, Split
 from app.web.admin_page import PAGE_ROWS, Filter, admin_page, back_to, chosen, listing
 from app.web.numbers import Id
@@ -80,7 +81,7 @@ def _parts(content: str) -> Any:
     try:
         return json.loads(content)
     except ValueError as error:
-        raise Invalid(f"The content parts are no valid JSON: {error}.") from None
+        raise Invalid(_("The content parts are no valid JSON: %(reason)s.", reason=error)) from None
 
 
 Asked = Annotated[PromptFilter, Query()]

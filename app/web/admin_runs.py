@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from app.domain import runs
+from app.language import gettext as _
 from app.tables import Round, RunMetric, RunState
 from app.web.admin_page import admin_page
 from app.web.numbers import Id
@@ -41,7 +42,7 @@ def points(session: Database, project: ProjectAdmin, run_id: Id, after: Id = 0) 
         "attempt": run.attempt,
         "going_on": run.state in {RunState.WAITING, RunState.RUNNING},
         "points": [
-            {"id": point.id, "phase": point.phase, "step": point.step, "values": point.values}
+            {"id": point.id, "phase": _(point.phase), "step": point.step, "values": point.values}
             for point in runs.metrics(session, run.id, after_id=after)
         ],
     }

@@ -6,6 +6,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.config import settings
+from app.language import gettext as _
 
 MEGABYTE = 1_000_000
 FORM_MB = 4  # guidelines of 100,000 characters fit: in a form each may take nine bytes
@@ -37,7 +38,10 @@ class BodyLimit:
             received += len(message.get("body", b""))
             if received > largest:
                 # Raised inside the handler that reads, so that pages and API each answer in their own way.
-                reason = f"This is larger than {largest // MEGABYTE} MB, the most taken here. Nothing was taken."
+                reason = _(
+                    "This is larger than %(megabytes)s MB, the most taken here. Nothing was taken.",
+                    megabytes=largest // MEGABYTE,
+                )
                 raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"{reason} {advice}")
             return message
 
@@ -47,7 +51,7 @@ class BodyLimit:
 def _limit(path: str) -> tuple[int, str]:
     """The most bytes that an address takes, and what to do with more."""
     if path.startswith("/api/"):
-        return API_MB * MEGABYTE, "Send it in smaller parts."
+        return API_MB * MEGABYTE, _("Send it in smaller parts.")
     if path.startswith("/projects/") and path.endswith("/admin/import"):
-        return largest_upload(), "Split the file, or have the server's PREFLOOP_MAX_UPLOAD_MB raised."
-    return FORM_MB * MEGABYTE, "Send it in smaller parts."
+        return largest_upload(), _("Split the file, or have the server's PREFLOOP_MAX_UPLOAD_MB raised.")
+    return FORM_MB * MEGABYTE, _("Send it in smaller parts.")

@@ -5,6 +5,8 @@ from typing import Annotated
 from pydantic import Field
 
 from app.errors import Invalid
+from app.language import gettext as _
+from app.language import grouped
 
 Id = Annotated[int, Field(ge=0, le=2**63 - 1)]
 """A row's key, a round's or snapshot's number, or a place in a list; larger ones the database cannot even look for."""
@@ -17,5 +19,12 @@ def whole(sent: str, what: str, least: int, most: int) -> int:
     except ValueError:
         number = None
     if number is None or not least <= number <= most:
-        raise Invalid(f"{what} must be a whole number between {least:,} and {most:,}.")
+        raise Invalid(
+            _(
+                "%(what)s must be a whole number between %(least)s and %(most)s.",
+                what=what,
+                least=grouped(least),
+                most=grouped(most),
+            )
+        )
     return number

@@ -13,11 +13,14 @@ from jinja2 import Environment, FileSystemLoader
 from starlette.exceptions import HTTPException
 
 from app.config import resource
+from app.domain.judgement import parse_form
+from app.domain.validation import reason
 from app.errors import NotSignedIn, PrefloopError
-from app.language import LANGUAGES, mark, number, percent, spoken, translated, translated_plural
+from app.language import LANGUAGES, grouped, mark, percent, spoken, translated, translated_plural
 from app.language import gettext as _
 from app.web.assets import asset, import_map
 from app.web.headers import policy
+from app.web.questions import questions
 from app.web.text import plain_text, render_markdown
 
 _log = logging.getLogger(__name__)
@@ -47,8 +50,14 @@ def templates() -> Environment:
     )
     install = environment.install_gettext_callables  # type: ignore[attr-defined]  # the extension adds it
     install(translated, translated_plural, newstyle=True)
-    environment.filters |= {"markdown": render_markdown, "plain_text": plain_text, "number": number, "percent": percent}
+    environment.filters |= {
+        "markdown": render_markdown,
+        "plain_text": plain_text,
+        "grouped": grouped,
+        "percent": percent,
+    }
     environment.globals |= {"asset": asset, "import_map": import_map, "languages": LANGUAGES}
+    environment.globals |= {"questions": questions, "parse_form": parse_form}
     return environment
 
 
@@ -104,7 +113,7 @@ def refused(request: Request, error: Exception) -> Response:
 def malformed(request: Request, error: Exception) -> Response:
     """The page for a form or address that cannot be read."""
     assert isinstance(error, RequestValidationError)
-    reasons = [f"{'.'.join(str(step) for step in found['loc'][1:])}: {found['msg']}" for found in error.errors()[:5]]
+    reasons = [f"{'.'.join(str(step) for step in found['loc'][1:])}: {reason(found)}" for found in error.errors()[:5]]
     return _error_page(request, 422, "; ".join(reasons))
 
 

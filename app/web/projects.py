@@ -8,6 +8,7 @@ from fastapi.responses import HTMLResponse, Response
 from app.domain import projects
 from app.domain.settings import parse_settings
 from app.errors import Conflict, Invalid, NotAllowed
+from app.language import gettext as _
 from app.tables import Person
 from app.web import settings_form
 from app.web.admin_page import SentForm
@@ -46,7 +47,7 @@ def create(request: Request, session: Database, person: SignedIn, form: SentForm
 
 def _require_owner(person: Person) -> None:
     if not person.is_owner:
-        raise NotAllowed("Only owners may create projects. Ask one of them, or for an invite that makes you one.")
+        raise NotAllowed(_("Only owners may create projects. Ask one of them, or for an invite that makes you one."))
 
 
 def _page(

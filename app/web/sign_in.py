@@ -20,7 +20,7 @@ router = APIRouter()
 
 
 def _enter(session: Session, person: Person, path: str) -> Response:
-    _, secret = identity.open_session(session, person)
+    _session, secret = identity.open_session(session, person)
     answer = redirect(path)
     keep_signed_in(answer, secret)
     if chosen := language_of(person.language):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from app.database import transaction
 from app.domain import gates, policies, reward_models, rounds, runs, samples
+from app.language import mark
 from app.tables import (
     Policy,
     PolicyScore,
@@ -40,6 +41,15 @@ from worker.learning.scoring import load_reward_model
 from worker.learning.seeds import derive_seed
 from worker.steps.inputs import RoundInputs, as_messages, as_new_sample, load_policy, read_prompts, read_round
 
+_NAMES = {
+    RewardModelPurpose.TRAINING: mark("the training reward model"),
+    RewardModelPurpose.EVALUATION: mark("the evaluation reward model"),
+}
+_SCORES = {
+    RewardModelPurpose.TRAINING: mark("the training reward model scores"),
+    RewardModelPurpose.EVALUATION: mark("the evaluation reward model scores"),
+}
+
 
 @dataclass(frozen=True)
 class Contest:
@@ -60,6 +70,12 @@ class Contest:
     def messages(self) -> list[tuple[Message, ...]]:
         """The test prompts as a language model reads them."""
         return [as_messages(prompt.messages) for prompt in self.prompts]
+
+    def phase_of(self, policy: Policy) -> str:
+        """What people see while a policy answers."""
+        if policy.id == self.new.id:
+            return mark("the new policy writes")
+        return mark("version 0 writes") if policy.version == 0 else mark("the parent writes")
 
     @property
     def has_judge(self) -> bool:
@@ -146,7 +162,7 @@ def _ask(
         contest.inputs.settings.loop.evaluation_samples,
         settings,
         derive_seed(contest.inputs.round.seed, "evaluate", policy.version),
-        attempt.named(f"version {policy.version} writes"),
+        attempt.named(contest.phase_of(policy)),
     )
     dialogues = [
         Dialogue(encode_prompt(tokenizer, prompt), sample.token_ids)
@@ -168,7 +184,7 @@ def _score(attempt: Attempt, contest: Contest, row: RewardModel, written: Writte
             [sample.text for drawn in own for sample in drawn],
         )
         scores[policy.id] = flat.view(len(own), -1)
-        attempt.report(Progress(f"the {row.purpose} reward model scores", done, len(contest.policies), {}))
+        attempt.report(Progress(_SCORES[row.purpose], done, len(contest.policies), {}))
     return scores
 
 
@@ -224,8 +240,8 @@ def _verdict(contest: Contest, scores: Mapping[RewardModelPurpose, Mapping[int, 
     measured_by = RewardModelPurpose.EVALUATION if contest.has_judge else RewardModelPurpose.TRAINING
     by_policy = scores[measured_by]
     return {
-        "judge": f"the {measured_by} reward model" if contest.has_judge else None,
-        "measured_by": f"the {measured_by} reward model",
+        "judge": _NAMES[measured_by] if contest.has_judge else None,
+        "measured_by": _NAMES[measured_by],
         "policy": contest.new.version,
         "winrate_parent": asdict(_win_rate(contest, by_policy, contest.new, contest.inputs.policy)),
         "winrate_version_0": asdict(_win_rate(contest, by_policy, contest.new, contest.inputs.base)),

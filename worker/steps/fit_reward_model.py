@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.database import transaction
 from app.domain import reward_models, rounds, runs, samples, snapshots
+from app.language import mark
 from app.tables import Prompt, ResponsePurpose, RewardModelPurpose, Snapshot, Split
 from worker import artifacts
 from worker.attempt import Attempt
@@ -21,6 +22,10 @@ from worker.steps.sample_responses import distinct_samples
 LEAST_EVALUATION_RANKINGS = 10
 """Rankings of validation prompts below which no evaluation reward model is fitted."""
 
+_IS_FITTED = {
+    RewardModelPurpose.TRAINING: mark("the training reward model is fitted"),
+    RewardModelPurpose.EVALUATION: mark("the evaluation reward model is fitted"),
+}
 _REFERENCE_PROMPTS = 64
 _REFERENCE_SAMPLES = 4
 
@@ -123,7 +128,7 @@ def _fit(
         checked,
         inputs.reward,
         seed,
-        attempt.named(f"the {purpose} reward model is fitted"),
+        attempt.named(_IS_FITTED[purpose]),
         attempt.device,
     )
     attempt.flush()
@@ -181,7 +186,7 @@ def _sample_reference(attempt: Attempt, inputs: RoundInputs, prompts: Sequence[P
         _REFERENCE_SAMPLES,
         inputs.sampling,
         derive_seed(inputs.round.seed, "reference"),
-        attempt.named("version 0 writes the reference set"),
+        attempt.named(mark("version 0 writes the reference set")),
     )
     kept = [index for index, own in enumerate(written) if len(own) > 1]
     return ReferenceSet(

@@ -6,6 +6,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from app.database import transaction
 from app.domain import rounds, runs, samples
+from app.language import mark
 from app.tables import ResponsePurpose
 from worker.attempt import Attempt
 from worker.learning.progress import Report
@@ -38,7 +39,7 @@ def sample_current_policy(attempt: Attempt) -> None:
         settings.responses_per_prompt,
         inputs.sampling,
         derive_seed(round_.seed, "sample"),
-        attempt.named("the policy writes"),
+        attempt.named(mark("the policy writes")),
     )
     attempt.flush()
     fresh = [as_new_sample(draw.prompt, sample) for draw, own in zip(draws, written, strict=True) for sample in own]

@@ -55,7 +55,7 @@ class ScoreAsked(_Part):
 
     lowest: float = Field(default=1, ge=-1_000, le=1_000, description="The worst score.")
     highest: float = Field(default=5, ge=-1_000, le=1_000, description="The best score.")
-    step: float = Field(default=0.1, gt=0, le=1_000, description="Scores are whole steps above the lowest.")
+    step: float = Field(default=0.1, ge=0.001, le=1_000, description="Scores are whole steps above the lowest.")
     required: bool = Field(default=True, description="Every response needs one.")
 
     @model_validator(mode="after")

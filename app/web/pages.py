@@ -19,6 +19,7 @@ from app.errors import NotSignedIn, PrefloopError
 from app.language import LANGUAGES, grouped, mark, percent, spoken, translated, translated_plural
 from app.language import gettext as _
 from app.web.assets import asset, import_map
+from app.web.guidelines import render_guidelines
 from app.web.headers import policy
 from app.web.questions import questions
 from app.web.text import plain_text, render_markdown
@@ -52,6 +53,7 @@ def templates() -> Environment:
     install(translated, translated_plural, newstyle=True)
     environment.filters |= {
         "markdown": render_markdown,
+        "guidelines": render_guidelines,
         "plain_text": plain_text,
         "grouped": grouped,
         "percent": percent,

@@ -34,10 +34,13 @@ def asset(name: str) -> str:
 
 
 def import_map() -> Markup:
-    """An import map, so that modules that import each other by plain names get the hashed addresses too."""
+    """An import map, so that modules that import each other by plain names get the hashed addresses too.
+
+    Style sheets that a module loads stand in it as well: `import.meta.resolve` gives their hashed addresses.
+    """
     folder = resource("static")
-    modules = sorted([*folder.glob("*.js"), *folder.glob("vendor/*.esm.js")])
-    names = [module.relative_to(folder).as_posix() for module in modules]
+    files = sorted([*folder.glob("*.js"), *folder.glob("vendor/**/*.js"), *folder.glob("vendor/**/*.css")])
+    names = [file.relative_to(folder).as_posix() for file in files]
     # The names are our own files'; "<" is escaped all the same, since this stands inside a script.
     return Markup(json.dumps({"imports": {f"/static/{name}": asset(name) for name in names}}).replace("<", "\\u003c"))  # noqa: S704
 

@@ -10,10 +10,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 VENDOR = ROOT / "static" / "vendor"
+# What is served of a package, and the folder in static/vendor/ that it goes to.
 SERVED = (
-    "htmx.org/dist/htmx.min.js",
-    "uplot/dist/uPlot.esm.js",
-    "uplot/dist/uPlot.min.css",
+    ("htmx.org/dist/htmx.min.js", "."),
+    ("uplot/dist/uPlot.esm.js", "."),
+    ("uplot/dist/uPlot.min.css", "."),
+    ("katex/dist/katex.min.*", "katex"),
+    ("katex/dist/fonts/*.woff2", "katex/fonts"),
+    ("katex/LICENSE", "katex"),
+    ("diff/libesm/diff/base.js", "diff"),
+    ("diff/libesm/diff/array.js", "diff"),
+    ("diff/LICENSE", "diff"),
 )
 
 
@@ -41,11 +48,13 @@ def copy() -> None:
     """Put the files that are served into static/vendor/, and nothing else."""
     shutil.rmtree(VENDOR, ignore_errors=True)
     VENDOR.mkdir(parents=True)
-    for name in SERVED:
-        source = ROOT / "node_modules" / name
-        if not source.exists():
-            raise SystemExit(f"{source} is missing: run this without --copy-only.")
-        shutil.copyfile(source, VENDOR / source.name)
+    for pattern, folder in SERVED:
+        sources = sorted((ROOT / "node_modules").glob(pattern))
+        if not sources:
+            raise SystemExit(f"node_modules/{pattern} is missing: run this without --copy-only.")
+        (VENDOR / folder).mkdir(parents=True, exist_ok=True)
+        for source in sources:
+            shutil.copyfile(source, VENDOR / folder / source.name)
 
 
 def main(arguments: list[str]) -> None:

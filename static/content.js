@@ -1,0 +1,128 @@
+// What people and models wrote: typesets its math, and lets its code be copied.
+
+const KATEX = "/static/vendor/katex/katex.min";
+const SETTINGS = { errorColor: "var(--on-error)", trust: false, strict: "ignore", maxExpand: 1000, maxSize: 10 };
+const LONGEST_TEX = 10_000; // characters; a longer formula stays source
+const SLICE = 40; // milliseconds of typesetting between two paints
+
+/** Call once for every piece of page that came in. `words` has `copy` and `copied`. Resolves when all math is typeset. */
+export async function enliven(root, words) {
+  for (const block of root.querySelectorAll(".prose .code")) addCopyButton(block, words);
+  const math = [...root.querySelectorAll(".math:not([data-typeset])")];
+  if (math.length === 0) return;
+  // Without a pause where KaTeX is there already, so that the first paint has the final heights.
+  if (!globalThis.katex) await loadKatex();
+  await typeset(math);
+}
+
+// --- Math ---
+
+let loading;
+
+/** KaTeX, its style sheet and the two fonts that nearly every formula needs: with them lines do not move twice. */
+function loadKatex() {
+  loading ??= Promise.all([import(`${KATEX}.js`), loadStyle(import.meta.resolve(`${KATEX}.css`)).then(loadFonts)]);
+  loading.catch(() => {
+    loading = undefined; // the source stays in sight, and the next comparison tries again
+  });
+  return loading;
+}
+
+function loadStyle(address) {
+  const link = Object.assign(document.createElement("link"), { rel: "stylesheet", href: address });
+  return new Promise((resolve, reject) => {
+    link.addEventListener("load", resolve);
+    link.addEventListener("error", () => reject(new Error(`${address} did not load`)));
+    document.head.append(link);
+  });
+}
+
+function loadFonts() {
+  return Promise.allSettled(["1em KaTeX_Main", "italic 1em KaTeX_Math"].map((font) => document.fonts.load(font)));
+}
+
+async function typeset(elements) {
+  let pause = performance.now() + SLICE;
+  for (const element of elements) {
+    if (performance.now() > pause) {
+      await new Promise(requestAnimationFrame);
+      pause = performance.now() + SLICE;
+    }
+    typesetOne(element);
+  }
+  fitAll(elements);
+}
+
+function typesetOne(element) {
+  const tex = element.textContent;
+  element.dataset.typeset = tex;
+  if (tex.length > LONGEST_TEX) return;
+  Element.prototype.setAttribute = setStyleOrAttribute;
+  try {
+    globalThis.katex.render(tex, element, { ...SETTINGS, displayMode: element.dataset.texMode === "display" });
+  } catch (error) {
+    element.textContent = tex; // what KaTeX cannot read is shown as it was written
+    element.classList.add("is-wrong");
+    element.title = error.message;
+  } finally {
+    Element.prototype.setAttribute = setAttribute;
+  }
+}
+
+const { setAttribute } = Element.prototype;
+
+/** KaTeX gives arrows and boxes their style as an attribute, which our pages forbid; by way of the style object it may. */
+function setStyleOrAttribute(name, value) {
+  if (name === "style") this.style.cssText = value;
+  else setAttribute.call(this, name, value);
+}
+
+/** Formulas wider than their column scroll by themselves, also by keyboard, whenever the column changes its width. */
+function fitAll(elements) {
+  for (const element of elements) fit(element);
+  const columns = new Set(elements.map((element) => element.closest(".prose")).filter(Boolean));
+  for (const column of columns) resized.observe(column);
+}
+
+const resized = new ResizeObserver((entries) => {
+  for (const { target } of entries) for (const element of target.querySelectorAll(".math")) fit(element);
+});
+
+function fit(element) {
+  element.classList.remove("is-wide");
+  const column = element.parentElement.closest("p, li, td, th, blockquote, h1, h2, h3, h4, h5, h6, .prose");
+  const { left, right } = column.getBoundingClientRect();
+  const boxes = [...element.querySelectorAll(".katex-base")].map((box) => box.getBoundingClientRect());
+  const isWide = boxes.some((box) => box.left < left - 1 || box.right > right + 1);
+  element.classList.toggle("is-wide", isWide);
+  if (isWide) element.tabIndex = 0;
+  else element.removeAttribute("tabindex");
+}
+
+// --- Code ---
+
+function addCopyButton(block, words) {
+  if (block.querySelector("button")) return;
+  const button = Object.assign(document.createElement("button"), { type: "button", className: "copy-button", textContent: words.copy });
+  const status = Object.assign(document.createElement("span"), { className: "visually-hidden" });
+  status.setAttribute("role", "status");
+  button.addEventListener("click", async () => {
+    await copy(block.querySelector("pre"));
+    button.textContent = status.textContent = words.copied;
+    setTimeout(() => {
+      button.textContent = words.copy;
+      status.textContent = "";
+    }, 2000);
+  });
+  block.append(button, status);
+}
+
+/** The clipboard is there over HTTPS and on this machine; elsewhere the selection does it. */
+async function copy(code) {
+  if (navigator.clipboard) {
+    await navigator.clipboard.writeText(code.textContent);
+    return;
+  }
+  getSelection().selectAllChildren(code);
+  document.execCommand("copy");
+}

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, joinedload
 
 from app.domain import audit, people, texts
+from app.domain.judgement import parse_form
 from app.domain.settings import ProjectSettings, parse_settings
 from app.domain.writable import require_writable
 from app.errors import Conflict, Invalid, NotAllowed, NotFound
@@ -161,31 +162,76 @@ def new_version(
     judgement_form: Mapping[str, Any] | None,
     by: Person | None,
 ) -> ProjectVersion:
-    """The next version of what annotators are shown; labels keep naming the one they were made under."""
+    """The next version of what annotators are shown; labels keep naming the one they were made under.
+
+    Raises Invalid, for a judgement form with every bad field in `details["fields"]`; Conflict in an archived project.
+    """
     require_writable(session, project.id)
-    form = dict(RANKING_ONLY if judgement_form is None else judgement_form)
-    if found := texts.flaw(form):
-        raise Invalid(_("The judgement form cannot be kept: %(reason)s.", reason=found))
+    asked = parse_form(RANKING_ONLY if judgement_form is None else judgement_form)
     # Locked, so that two new versions at once get two numbers.
     session.execute(select(Project.id).where(Project.id == project.id).with_for_update())
-    last = session.scalar(select(func.max(ProjectVersion.number)).where(ProjectVersion.project_id == project.id))
+    last = session.scalars(
+        select(ProjectVersion)
+        .where(ProjectVersion.project_id == project.id)
+        .order_by(ProjectVersion.number.desc())
+        .limit(1)
+    ).first()
     version = session.scalars(
         insert(ProjectVersion)
         .values(
             project_id=project.id,
-            number=(last or 0) + 1,
+            number=last.number + 1 if last else 1,
             guidelines=texts.document(guidelines, _("The guidelines")),
             consent_text=texts.document(consent_text, _("The consent text")),
-            judgement_form=form,
+            judgement_form=asked.model_dump(mode="json", exclude_unset=True),
             created_by_id=by.id if by else None,
         )
         .returning(ProjectVersion)
     ).one()
     project.current_version_id = version.id
-    audit.record(session, "project.new_version", project_id=project.id, by=by, subject_id=version.id)
+    changed = _changed(last, version) if last else {}
+    audit.record(session, "project.new_version", project_id=project.id, by=by, subject_id=version.id, details=changed)
     session.flush()
     session.refresh(project, ["current_version"])
     return version
+
+
+def _changed(before: ProjectVersion, after: ProjectVersion) -> dict[str, Any]:
+    """What is new in a version: the form's parts from what to what, of the long texts only that they changed."""
+    changed: dict[str, Any] = {"number": after.number}
+    changed |= {
+        part: "changed" for part in ("guidelines", "consent_text") if getattr(before, part) != getattr(after, part)
+    }
+    was, now = (parse_form(version.judgement_form).model_dump(mode="json") for version in (before, after))
+    parts = {part: [was[part], now[part]] for part in now if was[part] != now[part]}
+    return changed | ({"judgement_form": parts} if parts else {})
+
+
+def change_version(
+    session: Session,
+    project: Project,
+    *,
+    guidelines: str | None = None,
+    consent_text: str | None = None,
+    judgement_form: Mapping[str, Any] | None = None,
+    by: Person | None,
+) -> ProjectVersion:
+    """The next version: the current one with these parts changed, None keeps a part. Raises as `new_version` does."""
+    current = session.get_one(ProjectVersion, project.current_version_id)
+    return new_version(
+        session,
+        project,
+        guidelines=current.guidelines if guidelines is None else guidelines,
+        consent_text=current.consent_text if consent_text is None else consent_text,
+        judgement_form=current.judgement_form if judgement_form is None else judgement_form,
+        by=by,
+    )
+
+
+def list_versions(session: Session, project_id: int) -> Sequence[ProjectVersion]:
+    """All versions of a project, the newest first."""
+    query = select(ProjectVersion).where(ProjectVersion.project_id == project_id)
+    return session.scalars(query.order_by(ProjectVersion.number.desc())).all()
 
 
 def set_state(session: Session, project: Project, state: ProjectState, by: Person | None) -> None:

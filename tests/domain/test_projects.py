@@ -96,6 +96,30 @@ def test_a_version_is_followed_never_changed(session: Session) -> None:
         projects.new_version(session, project, guidelines="x" * 100_001, consent_text="", judgement_form=None, by=None)
 
 
+def test_a_change_keeps_the_other_parts_and_says_what_changed(session: Session) -> None:
+    project = make_project(session)
+    projects.change_version(session, project, guidelines="Be kind", by=None)
+    after = projects.change_version(
+        session, project, judgement_form={"all_bad": True, "rationale": "required"}, by=None
+    )
+    assert (after.number, after.guidelines, after.consent_text) == (3, "Be kind", "")
+    assert after.judgement_form == {"all_bad": True, "rationale": "required"}
+    assert [version.number for version in projects.list_versions(session, project.id)] == [3, 2, 1]
+    details = [event.details for event, _person in audit.list_events(session, project.id)[:2]]
+    assert details == [
+        {"number": 3, "judgement_form": {"all_bad": [False, True], "rationale": ["no", "required"]}},
+        {"number": 2, "guidelines": "changed"},
+    ]
+
+
+def test_a_judgement_form_that_does_not_work_makes_no_version(session: Session) -> None:
+    project = make_project(session)
+    with pytest.raises(Invalid, match="does not work") as refused:
+        projects.change_version(session, project, judgement_form={"overall": "none", "score": {"step": 0}}, by=None)
+    assert list(refused.value.details["fields"]) == ["score.step"]
+    assert [version.number for version in projects.list_versions(session, project.id)] == [1]
+
+
 def test_states_are_audited(session: Session) -> None:
     project = make_project(session)
     projects.set_state(session, project, ProjectState.ARCHIVED, None)

@@ -115,7 +115,7 @@ def parse_settings(data: Mapping[str, Any]) -> ProjectSettings:
         return ProjectSettings.model_validate(data)
     except ValidationError as error:
         reasons = {".".join(str(part) for part in one["loc"]): _reason(one) for one in error.errors()}
-        said = "; ".join(f"{field}: {reason}" if field else reason for field, reason in reasons.items())
+        said = _("; ").join(f"{field}: {reason}" if field else reason for field, reason in reasons.items())
         raise Invalid(
             _("These settings do not work. %(reasons)s.", reasons=said), details={"fields": reasons}
         ) from error

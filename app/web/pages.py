@@ -1,6 +1,7 @@
 """How does a handler answer? With a page, with one block of it for htmx, with a redirect, or with a refusal."""
 
 import logging
+from collections.abc import Mapping
 from functools import cache
 from http import HTTPStatus
 from typing import Any
@@ -8,7 +9,7 @@ from urllib.parse import quote
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader
 from starlette.exceptions import HTTPException
 
@@ -57,15 +58,26 @@ def templates() -> Environment:
         "plain_text": plain_text,
         "grouped": grouped,
         "percent": percent,
+        "upper_first": upper_first,
     }
     environment.globals |= {"asset": asset, "import_map": import_map, "languages": LANGUAGES}
     environment.globals |= {"questions": questions, "parse_form": parse_form}
     return environment
 
 
+def upper_first(text: str) -> str:
+    """A text with a capital letter first and the rest as it is: PPO stays PPO, which `capitalize` writes Ppo."""
+    return text[:1].upper() + text[1:]
+
+
 def is_htmx(request: Request) -> bool:
     """Whether htmx asks for a part. After going back in history it wants the whole page."""
     return "hx-request" in request.headers and "hx-history-restore-request" not in request.headers
+
+
+def wants_json(request: Request) -> bool:
+    """Whether a script of ours asks for data instead of a page, or sends some."""
+    return any(request.headers.get(name, "").startswith("application/json") for name in ("accept", "content-type"))
 
 
 def page(request: Request, template: str, block: str | None = None, **context: Any) -> HTMLResponse:
@@ -106,17 +118,17 @@ def local_path(path: str | None) -> str:
 def refused(request: Request, error: Exception) -> Response:
     """The page for an error a person can act on; for htmx a fragment that leaves what they were doing in place."""
     assert isinstance(error, PrefloopError)
-    if isinstance(error, NotSignedIn) and request.method == "GET" and not is_htmx(request):
+    if isinstance(error, NotSignedIn) and request.method == "GET" and not (is_htmx(request) or wants_json(request)):
         here = f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
         return redirect(f"/sign-in?next={quote(here)}")
-    return _error_page(request, error.status, str(error))
+    return _error_page(request, error.status, str(error), error.code, error.details)
 
 
 def malformed(request: Request, error: Exception) -> Response:
     """The page for a form or address that cannot be read."""
     assert isinstance(error, RequestValidationError)
     reasons = [f"{'.'.join(str(step) for step in found['loc'][1:])}: {reason(found)}" for found in error.errors()[:5]]
-    return _error_page(request, 422, "; ".join(reasons))
+    return _error_page(request, 422, "; ".join(reasons), "Invalid")
 
 
 def not_served(request: Request, error: Exception) -> Response:
@@ -141,7 +153,16 @@ def _title(status: int) -> str:
     return _(_TITLES[status]) if status in _TITLES else HTTPStatus(status).phrase
 
 
-def _error_page(request: Request, status: int, message: str) -> Response:
+def _error_page(
+    request: Request,
+    status: int,
+    message: str,
+    code: str | None = None,
+    details: Mapping[str, object] | None = None,
+) -> Response:
+    if wants_json(request):
+        told = {"error": message, "code": code or HTTPStatus(status).name, "details": dict(details or {})}
+        return JSONResponse(told, status, headers={"Cache-Control": "no-store"})
     answer = page(request, "error.html", "message", status=status, title=_title(status), message=message)
     answer.status_code = status
     if is_htmx(request):

@@ -157,7 +157,7 @@ def test_round_tells_its_verdict_scores_and_lineage(place: AdminProject, committ
     assert "Decided by: the evaluation reward model" in page
     assert "0.75" in page
     assert "0.710" in page  # the reward model's accuracy
-    assert "77 % (71 %" in page  # a cell of the matrix
+    assert "77% (71%" in page  # a cell of the matrix
     assert "fitted on snapshot 1 (1 label by 1 annotator)" in page
     assert "0.981" in page  # a measure of the new policy
     assert "version 1" in admin.get(f"{place.root}/rounds").text

@@ -220,14 +220,17 @@ def _measures(contest: Contest, written: Written, policy: Policy) -> dict[str, A
     own = [sample for row in written.samples[policy.id] for sample in row]
     base = [sample for row in written.samples[contest.inputs.base.id] for sample in row]
     measures: dict[str, Any] = {
-        "ended_rate": ended_rate(own),
-        "length": mean_length(own),
-        "length_ratio": length_ratio(own, base),
-        "distinct_2": distinct_n([sample.text for sample in own], 2),
-        "samples": len(own),
+        mark("ended_rate"): ended_rate(own),
+        mark("length"): mean_length(own),
+        mark("length_ratio"): length_ratio(own, base),
+        mark("distinct_2"): distinct_n([sample.text for sample in own], 2),
+        mark("samples"): len(own),
     }
     if policy.id == contest.new.id:
-        measures |= {"kl": written.kl[contest.inputs.base.id], "kl_parent": written.kl[contest.inputs.policy.id]}
+        measures |= {
+            mark("kl"): written.kl[contest.inputs.base.id],
+            mark("kl_parent"): written.kl[contest.inputs.policy.id],
+        }
     elif policy.id == contest.inputs.base.id:
         measures |= {"kl": 0.0}
     else:

@@ -138,13 +138,17 @@ def _fit(
     )
     card = {
         **accuracy_on(model, rankings[Split.TEST], seed),
-        "rankings": {"fitted_on": len(taught), "chosen_on": len(checked), "test": len(rankings[Split.TEST])},
+        "rankings": {
+            mark("fitted_on"): len(taught),
+            mark("chosen_on"): len(checked),
+            "test": len(rankings[Split.TEST]),
+        },
         "fitted_on": Split.TRAIN if is_training else Split.VALIDATION,
-        "epochs": result.epochs,
+        mark("epochs"): result.epochs,
         "history": result.history,
         "normalised_on": {"prompts": model.normalisation.prompts, "samples": model.normalisation.samples},
         "settings": asdict(inputs.reward),
-        "seed": seed,
+        mark("seed"): seed,
     }
     return Fitted(model.normalisation, artifact, card)
 

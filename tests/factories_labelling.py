@@ -7,7 +7,7 @@ from itertools import count
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from app.domain import comparisons, labels, queue
+from app.domain import comparisons, labels, projects, queue
 from app.tables import (
     Assignment,
     Comparison,
@@ -112,6 +112,12 @@ def _response(prompt: Prompt) -> Response:
         finish_reason=FinishReason.ENDED,
         content_hash=f"response {number}",
     )
+
+
+def set_form(session: Session, desk: Desk, **form: object) -> None:
+    """Ask this from now on."""
+    project = session.get_one(Project, desk.project_id)
+    projects.new_version(session, project, guidelines="", consent_text="", judgement_form=form, by=None)
 
 
 def response_ids(session: Session, comparison_id: int) -> list[int]:

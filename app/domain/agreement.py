@@ -8,6 +8,7 @@ from typing import NamedTuple
 from sqlalchemy import CTE, Select, func, select
 from sqlalchemy.orm import Session, aliased
 
+from app.domain.filters import IS_NEWEST_REVISION
 from app.tables import Label, LabelRank, LabelRevision
 
 
@@ -54,7 +55,8 @@ class _Met(NamedTuple):
 def pairwise_agreement(session: Session, project_id: int, newest: int = 2_000) -> ProjectAgreement:
     """The agreement of a project's annotators on the newest comparisons with several labels, of every purpose.
 
-    Excluded and withdrawn labels take no part. An edited label says what it says now.
+    Excluded and withdrawn labels take no part, nor do those without an order; of a partial ranking the responses that
+    have a place do. An edited label says what it says now.
     """
     met = [_Met(*row) for row in session.execute(_meetings(project_id, newest))]
     annotators = sorted({id_ for one in met for id_ in (one.first, one.second)})
@@ -117,7 +119,7 @@ def _orders(project_id: int, newest: int) -> CTE:
         .order_by(Label.comparison_id.desc())
         .limit(newest)
     )
-    above, below, later = aliased(LabelRank), aliased(LabelRank), aliased(LabelRevision)
+    above, below = aliased(LabelRank), aliased(LabelRank)
     return (
         select(
             Label.id.label("label_id"),
@@ -133,7 +135,7 @@ def _orders(project_id: int, newest: int) -> CTE:
         .where(
             *counts,
             Label.comparison_id.in_(several),
-            ~select(later.id).where(later.label_id == Label.id, later.number > LabelRevision.number).exists(),
+            IS_NEWEST_REVISION,
         )
         .cte("mine")
     )

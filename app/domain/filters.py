@@ -5,10 +5,10 @@ from typing import Literal
 
 from sqlalchemy import BigInteger, ColumnElement, String, and_, any_, cast, func, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY, JSONPATH
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from app.domain import texts
-from app.tables import Comparison, ComparisonResponse, Label, Prompt, Purpose, Response
+from app.tables import Comparison, ComparisonResponse, Label, LabelRevision, Prompt, Purpose, Response
 
 IS_UNTOUCHED = Comparison.openings == Comparison.k
 IS_DONE = Comparison.submitted == Comparison.k
@@ -20,6 +20,15 @@ LABEL_COUNTS = (
     Comparison.purpose == Purpose.TRAIN,
 )
 
+_later = aliased(LabelRevision)
+# What a label says now: no revision of it comes later.
+IS_NEWEST_REVISION = ~(
+    select(_later.id)
+    .where(_later.label_id == LabelRevision.label_id, _later.number > LabelRevision.number)
+    .correlate(LabelRevision)
+    .exists()
+)
+
 Progress = Literal["untouched", "started", "done"]
 
 PROGRESS: Mapping[Progress, ColumnElement[bool]] = {
@@ -27,6 +36,23 @@ PROGRESS: Mapping[Progress, ColumnElement[bool]] = {
     "started": and_(~IS_UNTOUCHED, ~IS_DONE),
     "done": IS_DONE,
 }
+
+
+# In SQL text, of a comparison `c` and an annotator :annotator_id.
+# It is assigned to nobody, or to this annotator among others.
+FOR_ANNOTATOR = """
+    (
+        NOT EXISTS (SELECT FROM comparison_assignees s WHERE s.comparison_id = c.id)
+        OR EXISTS (
+            SELECT FROM comparison_assignees s WHERE s.comparison_id = c.id AND s.annotator_id = :annotator_id
+        )
+    )"""
+# The annotator holds, answered or skipped it. A lease that ran out is no hindrance to getting it again.
+ASKED_BEFORE = """
+    EXISTS (
+        SELECT FROM assignments a
+        WHERE a.comparison_id = c.id AND a.annotator_id = :annotator_id AND a.state <> 'expired'
+    )"""
 
 
 def one_of(column: InstrumentedAttribute[int], ids: Sequence[int]) -> ColumnElement[bool]:

@@ -8,10 +8,14 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, func, insert, select, update
 from sqlalchemy.orm import Session, joinedload, selectinload
 
-from app.domain import audit, queue, snapshots, texts
+from app.domain import answers as checking
+from app.domain import audit, queue, snapshots, texts, written
+from app.domain.answers import CheckedAnswer
 from app.domain.filters import LABEL_COUNTS, one_of, says
+from app.domain.judgement import parse_form
 from app.domain.writable import require_writable
-from app.errors import Conflict, Invalid, InvalidRanking, NotFound
+from app.errors import Conflict, Invalid, NotFound
+from app.language import gettext as _
 from app.tables import (
     Assignment,
     AssignmentState,
@@ -23,6 +27,8 @@ from app.tables import (
     Person,
     Project,
     ProjectVersion,
+    Prompt,
+    Response,
     Round,
     RoundState,
     Snapshot,
@@ -30,8 +36,6 @@ from app.tables import (
 )
 
 Groups = Sequence[Sequence[int]]
-
-LONGEST_ANSWERS = 100_000
 
 
 @dataclass(frozen=True)
@@ -53,22 +57,22 @@ def submit(
     answers: Mapping[str, Any] | None = None,
     seconds: float | None = None,
 ) -> Submitted:
-    """Answer an assignment with response ids, the best group first, ties inside a group.
+    """Answer an assignment as its judgement form asks: response ids, the best group first, and what stands beside them.
 
     The same answer again gives the same label. Work is kept whatever became of the lease: after it ran out, or was
-    skipped, the label takes an opening if one is left, and is surplus otherwise.
+    skipped, the label takes an opening if one is left, and is surplus otherwise. Texts that the annotator wrote become
+    responses to the prompt.
 
     Raises:
         NotFound: for somebody else's assignment.
-        InvalidRanking: if the groups are not a partition of the comparison's responses.
-        Invalid: if the answers or the seconds cannot be kept.
+        InvalidRanking, Invalid: if the answer does not follow the form, or the seconds cannot be kept.
         Conflict: if the assignment has another answer already, or the project is archived.
     """
-    comparison, assignment = queue.lock_assignment(session, assignment_id, annotator_id)
-    version_id, shown_order = session.execute(
-        select(Assignment.project_version_id, Assignment.shown_order).where(Assignment.id == assignment_id)
-    ).one()
+    asked = queue.get_assignment(session, assignment_id, annotator_id)
+    version_id, shown_order = asked.project_version_id, asked.shown_order
     answer = _check(session, version_id, shown_order, groups, answers, seconds)
+    prompt = written.lock_prompt(session, asked.comparison_id) if written.is_written(answer.answers) else None
+    comparison, assignment = queue.lock_assignment(session, assignment_id, annotator_id)
     if assignment.state is AssignmentState.SUBMITTED:
         return _repeat(session, assignment, answer)
     require_writable(session, comparison.project_id)
@@ -82,6 +86,8 @@ def submit(
     )
     session.add(label)
     session.flush()
+    if prompt is not None:
+        answer = _taken_in(session, prompt, annotator_id, answer, {})
     revision = _add_revision(session, label, 1, version_id, shown_order, answer, seconds)
     return Submitted(label, revision, surplus, is_repeat=False)
 
@@ -101,12 +107,12 @@ def _take_place(comparison: Comparison, assignment: Assignment) -> bool:
     return surplus
 
 
-def _repeat(session: Session, assignment: Assignment, answer: "_Answer") -> Submitted:
+def _repeat(session: Session, assignment: Assignment, answer: CheckedAnswer) -> Submitted:
     label = session.scalars(select(Label).where(Label.assignment_id == assignment.id)).one()
     revision = _latest(session, label)
-    if not answer.is_said_by(revision):
+    if not _says(revision, answer):
         raise Conflict(
-            "You have answered this comparison already, with another ranking: edit that label instead.",
+            _("You have answered this comparison already, and differently: edit that label instead."),
             details={"label_id": label.id},
         )
     return Submitted(label, revision, label.surplus, is_repeat=True)
@@ -123,36 +129,46 @@ def revise(
 ) -> LabelRevision:
     """Change one's answer, at any time; earlier revisions stay. The same answer makes no new revision.
 
+    Responses that it wrote and no longer writes are retired, unless they are used elsewhere.
+
     Raises NotFound, InvalidRanking, Invalid, and Conflict for a withdrawn label or an archived project.
     """
-    label = session.scalar(
-        select(Label)
-        .where(Label.id == label_id, Label.annotator_id == annotator_id)
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
-    )
-    if label is None:
-        raise NotFound(f"You have no label {label_id}.")
+    # Before the label, as whoever adds responses holds the prompt first.
+    prompt = written.lock_prompt(session, get_own(session, label_id, annotator_id).comparison_id)
+    label = session.get_one(Label, label_id, with_for_update={"key_share": True}, populate_existing=True)
     if label.withdrawn_at is not None:
-        raise Conflict("This label was withdrawn and cannot be changed.")
+        raise Conflict(_("This label was withdrawn and cannot be changed."))
     last = _latest(session, label)
     answer = _check(session, last.project_version_id, last.shown_order, groups, answers, seconds)
-    if answer.is_said_by(last):
+    if _says(last, answer):
         return last
     require_writable(session, label.project_id)
-    return _add_revision(session, label, last.number + 1, last.project_version_id, last.shown_order, answer, seconds)
+    answer = _taken_in(session, prompt, annotator_id, answer, last.answers)
+    revision = _add_revision(
+        session, label, last.number + 1, last.project_version_id, last.shown_order, answer, seconds
+    )
+    written.release(session, prompt, label.id, last.answers, answer.answers)
+    return revision
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """A checked answer: the rank of every response id, 1 is best, and what else was asked."""
+def get_own(session: Session, label_id: int, annotator_id: int) -> Label:
+    """A label of this annotator, without its revisions. Raises NotFound."""
+    label = session.scalar(select(Label).where(Label.id == label_id, Label.annotator_id == annotator_id))
+    if label is None:
+        raise NotFound(_("You have no label %(number)s.", number=label_id))
+    return label
 
-    ranks: dict[int, int]
-    answers: dict[str, Any]
 
-    def is_said_by(self, revision: LabelRevision) -> bool:
-        ranks = {rank.response_id: rank.rank for rank in revision.ranks}
-        return ranks == self.ranks and revision.answers == self.answers
+def _says(revision: LabelRevision, answer: CheckedAnswer) -> bool:
+    """Whether a revision holds this answer; what became of its texts is no part of it."""
+    ranks = {rank.response_id: rank.rank for rank in revision.ranks}
+    return ranks == answer.ranks and checking.without_response_ids(revision.answers) == answer.answers
+
+
+def _taken_in(
+    session: Session, prompt: Prompt, annotator_id: int, answer: CheckedAnswer, before: Mapping[str, Any]
+) -> CheckedAnswer:
+    return CheckedAnswer(answer.ranks, written.take_in(session, prompt, annotator_id, answer.answers, before))
 
 
 def _check(
@@ -162,27 +178,13 @@ def _check(
     groups: Groups,
     answers: Mapping[str, Any] | None,
     seconds: float | None,
-) -> _Answer:
-    ranked = [response_id for group in groups for response_id in group]
-    if foreign := sorted(set(ranked) - set(shown)):
-        raise InvalidRanking(f"These responses are not part of the comparison: {foreign}.")
-    if missing := sorted(set(shown) - set(ranked)):
-        raise InvalidRanking(f"Rank every response; these are missing: {missing}.", details={"missing": missing})
-    if len(ranked) > len(shown):
-        raise InvalidRanking("Rank every response once; some are there twice.")
-    if not all(groups):
-        raise InvalidRanking("A group without responses has no place in a ranking: leave it out.")
-    form = session.get_one(ProjectVersion, version_id).judgement_form
-    if form.get("ranking", {}).get("ties") is False and len(groups) < len(ranked):
-        raise InvalidRanking("This project asks for a ranking without ties: give every response its own place.")
+) -> CheckedAnswer:
     if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
-        raise Invalid("The seconds must be a number that is not negative.")
-    kept = dict(answers or {})
-    if found := texts.flaw(kept):
-        raise Invalid(f"The answers cannot be kept: {found}.")
-    if len(texts.canonical(kept)) > LONGEST_ANSWERS:
-        raise Invalid(f"The answers are longer than {LONGEST_ANSWERS:,} characters: shorten the text.")
-    return _Answer({id_: rank for rank, group in enumerate(groups, start=1) for id_ in group}, kept)
+        raise Invalid(_("The seconds must be a number that is not negative."))
+    rows = session.execute(select(Response.id, Response.text).where(one_of(Response.id, shown)))
+    said = {row.id: row.text for row in rows}
+    asked = parse_form(session.get_one(ProjectVersion, version_id).judgement_form)
+    return checking.check(asked, {id_: said[id_] for id_ in shown}, groups, answers)
 
 
 def _latest(session: Session, label: Label) -> LabelRevision:
@@ -202,7 +204,7 @@ def _add_revision(
     number: int,
     version_id: int,
     shown_order: Sequence[int],
-    answer: _Answer,
+    answer: CheckedAnswer,
     seconds: float | None,
 ) -> LabelRevision:
     revision = LabelRevision(
@@ -217,13 +219,14 @@ def _add_revision(
     )
     session.add(revision)
     session.flush()
-    session.execute(
-        insert(LabelRank),
-        [
-            {"revision_id": revision.id, "comparison_id": label.comparison_id, "response_id": id_, "rank": rank}
-            for id_, rank in answer.ranks.items()
-        ],
-    )
+    if answer.ranks:
+        session.execute(
+            insert(LabelRank),
+            [
+                {"revision_id": revision.id, "comparison_id": label.comparison_id, "response_id": id_, "rank": rank}
+                for id_, rank in answer.ranks.items()
+            ],
+        )
     return revision
 
 
@@ -233,7 +236,7 @@ def get_label(session: Session, project_id: int, label_id: int, annotator_id: in
     if annotator_id is not None:
         query = query.where(Label.annotator_id == annotator_id)
     if (label := session.scalar(query)) is None:
-        raise NotFound(f"There is no label {label_id} here.")
+        raise NotFound(_("There is no label %(number)s here.", number=label_id))
     return label
 
 
@@ -310,7 +313,7 @@ def _change(
     require_writable(session, project_id)
     locking = select(Label.id).where(Label.project_id == project_id, one_of(Label.id, ids)).order_by(Label.id)
     if missing := set(ids) - set(session.scalars(locking.with_for_update(key_share=True))):
-        raise NotFound(f"These labels are not in this project: {sorted(missing)}.")
+        raise NotFound(_("These labels are not in this project: %(missing)s.", missing=sorted(missing)))
     changing = update(Label).where(one_of(Label.id, ids), where).values(**values).returning(Label.id)
     changed = sorted(session.scalars(changing))
     if changed:
@@ -358,7 +361,8 @@ def _outside(session: Session, project_id: int, snapshot: Select[int] | Select[i
 def withdraw_annotator(session: Session, membership: Membership, by: Person | None = None) -> int:
     """Tombstone all labels of an annotator, and mark what was made of them: it is exported no more.
 
-    Live leases end at once. Returns how many labels were withdrawn.
+    Live leases end at once. What the annotator wrote is retired, and other people's labels that judge it count no
+    more. Returns how many labels were withdrawn.
     """
     # The project's row first, as taking a snapshot does: none can be taken between the labels and its mark.
     session.execute(select(Project.id).where(Project.id == membership.project_id).with_for_update(key_share=True))
@@ -372,7 +376,7 @@ def withdraw_annotator(session: Session, membership: Membership, by: Person | No
     )
     number = len(session.scalars(withdrawing).all())
     membership.withdrawn_at = func.clock_timestamp()
-    snapshots.taint(session, membership)
+    snapshots.taint(session, membership, written.withdraw(session, membership.id))
     audit.record(
         session,
         "member.withdraw",

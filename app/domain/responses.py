@@ -29,12 +29,16 @@ LONGEST_TEXT = 200_000
 
 @dataclass(frozen=True)
 class NewResponse:
-    """A response to be stored; `system` names who wrote it and is never shown to annotators."""
+    """A response to be stored; `system` names who wrote it and is never shown to annotators.
+
+    `corrects_id` is the response that a person corrected by writing this one.
+    """
 
     text: str
     system: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
     finish_reason: FinishReason = FinishReason.ENDED
+    corrects_id: int | None = None
 
 
 def check_response(new: NewResponse) -> None:
@@ -95,6 +99,7 @@ def add_to_prompts(
                     "state": ResponseState.ACTIVE,
                     "import_id": import_id,
                     "author_id": author_id,
+                    "corrects_id": new.corrects_id,
                     "system": new.system,
                     "text": new.text,
                     "finish_reason": new.finish_reason,

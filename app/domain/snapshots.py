@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, func, insert, literal, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import Select, func, insert, literal, or_, select, update
+from sqlalchemy.orm import Session
 
 from app.domain import audit, texts
-from app.domain.filters import LABEL_COUNTS, one_of
+from app.domain.filters import IS_NEWEST_REVISION, LABEL_COUNTS, one_of
 from app.errors import Conflict, NotFound
 from app.language import gettext as _
 from app.tables import (
@@ -35,10 +35,11 @@ _BATCH = 500  # rankings that a server-side cursor fetches at a time
 
 @dataclass(frozen=True)
 class RankedSet:
-    """One annotator's ranking as a snapshot pins it.
+    """One annotator's answer as a snapshot pins it.
 
     `responses` are (id, text) in the order of storing; `groups` are places in `responses`, the best group first, ties
-    inside a group. `shown_order` are response ids.
+    inside a group. A partial ranking leaves places out, an answer without an order has no groups. `shown_order` are
+    response ids.
     """
 
     revision_id: int
@@ -58,6 +59,32 @@ class RankedSet:
         for rank, group in enumerate(self.groups):
             for worse in (place for below in self.groups[rank + 1 :] for place in below):
                 yield from ((better, worse) for better in group)
+
+    @property
+    def unranked(self) -> list[int]:
+        """Places in `responses` of which the order says nothing."""
+        ranked = {place for group in self.groups for place in group}
+        return [place for place in range(len(self.responses)) if place not in ranked]
+
+    @property
+    def strength(self) -> int | None:
+        """How much better the better one of two is, on the scale of the project's form; 1 is the least."""
+        return self.answers.get("strength")
+
+    @property
+    def corrections(self) -> list[tuple[int, int, str]]:
+        """(place in `responses` of what was corrected, id and text of the response that the correction became)."""
+        said = self.answers.get("corrections", {})
+        return [
+            (place, said[str(id_)]["response_id"], said[str(id_)]["text"])
+            for place, (id_, _text) in enumerate(self.responses)
+            if str(id_) in said
+        ]
+
+    def implied_pairs(self) -> Iterator[tuple[tuple[int, str], tuple[int, str]]]:
+        """(better, worse) as (id, text): each correction is preferred to what it corrects."""
+        for place, id_, text in self.corrections:
+            yield (id_, text), self.responses[place]
 
 
 def take_snapshot(session: Session, project_id: int, by: Person | None = None) -> Snapshot:
@@ -96,7 +123,6 @@ def take_snapshot(session: Session, project_id: int, by: Person | None = None) -
 
 def _newest_revisions(project_id: int) -> Select[int]:
     """Ids of the newest revision of each label that counts, in order."""
-    later = aliased(LabelRevision)
     return (
         select(LabelRevision.id)
         .join(Label, Label.id == LabelRevision.label_id)
@@ -104,7 +130,7 @@ def _newest_revisions(project_id: int) -> Select[int]:
         .where(
             Label.project_id == project_id,
             *LABEL_COUNTS,
-            ~select(later.id).where(later.label_id == Label.id, later.number > LabelRevision.number).exists(),
+            IS_NEWEST_REVISION,
         )
         .order_by(LabelRevision.id)
     )
@@ -125,15 +151,20 @@ def content_hash(session: Session, snapshot: Snapshot) -> str:
 
     It goes over one line a revision, by revision id: the JSON list [revision id, messages, [[response id, text,
     rank], ...] by response id, answers], with sorted keys, no spaces and no escapes but those that JSON demands, in
-    UTF-8, ended by a line feed. Ranks begin with 1; ties are equal. The rankings export holds all that is in it.
+    UTF-8, ended by a line feed. Ranks begin with 1; ties are equal; the rank of a response without a place is null.
+    The rankings export holds all that is in it.
     """
     digest = hashlib.sha256()
     for ranked in each_ranking(session, snapshot):
-        ranks = {place: rank for rank, group in enumerate(ranked.groups, start=1) for place in group}
-        said = sorted([id_, text, ranks[place]] for place, (id_, text) in enumerate(ranked.responses))
-        line = texts.canonical([ranked.revision_id, ranked.messages, said, ranked.answers])
-        digest.update(line.encode() + b"\n")
+        digest.update(hashed_line(ranked).encode())
     return digest.hexdigest()
+
+
+def hashed_line(ranked: RankedSet) -> str:
+    """What a revision gives to the content hash."""
+    ranks = {place: rank for rank, group in enumerate(ranked.groups, start=1) for place in group}
+    said = sorted([id_, text, ranks.get(place)] for place, (id_, text) in enumerate(ranked.responses))
+    return texts.canonical([ranked.revision_id, ranked.messages, said, ranked.answers]) + "\n"
 
 
 def get_snapshot(session: Session, project_id: int, number: int) -> Snapshot:
@@ -162,7 +193,7 @@ def require_exportable(snapshot: Snapshot) -> None:
 
 
 def rankings(session: Session, snapshot: Snapshot, split: Split | None = None) -> list[RankedSet]:
-    """A snapshot's rankings by revision id: all, or those of prompts of one split."""
+    """A snapshot's answers by revision id, also those without an order: all, or those of prompts of one split."""
     return list(each_ranking(session, snapshot, split))
 
 
@@ -173,9 +204,10 @@ def each_ranking(session: Session, snapshot: Snapshot, split: Split | None = Non
         query = query.where(Prompt.split == split)
     for row in session.execute(query, execution_options={"yield_per": _BATCH}):
         revision, prompt_id, prompt_split, messages, annotator_id, ids, contents, ranks = row
-        groups: list[list[int]] = [[] for _ in range(max(ranks))]
+        groups: list[list[int]] = [[] for _rank in range(max((rank for rank in ranks if rank), default=0))]
         for place, rank in enumerate(ranks):
-            groups[rank - 1].append(place)
+            if rank is not None:
+                groups[rank - 1].append(place)
         yield RankedSet(
             revision_id=revision.id,
             comparison_id=revision.comparison_id,
@@ -204,19 +236,18 @@ def _rankings(snapshot_id: int) -> Select[Any]:
             Prompt.split,
             Prompt.messages,
             Label.annotator_id,
-            by_place(LabelRank.response_id),
+            by_place(ComparisonResponse.response_id),
             by_place(Response.text),
             by_place(LabelRank.rank),
         )
         .join(SnapshotRevision, SnapshotRevision.revision_id == LabelRevision.id)
         .join(Label, Label.id == LabelRevision.label_id)
-        .join(LabelRank, LabelRank.revision_id == LabelRevision.id)
-        .join(
-            ComparisonResponse,
-            (ComparisonResponse.comparison_id == LabelRank.comparison_id)
-            & (ComparisonResponse.response_id == LabelRank.response_id),
+        .join(ComparisonResponse, ComparisonResponse.comparison_id == LabelRevision.comparison_id)
+        .outerjoin(
+            LabelRank,
+            (LabelRank.revision_id == LabelRevision.id) & (LabelRank.response_id == ComparisonResponse.response_id),
         )
-        .join(Response, Response.id == LabelRank.response_id)
+        .join(Response, Response.id == ComparisonResponse.response_id)
         .join(Prompt, Prompt.id == ComparisonResponse.prompt_id)
         .where(SnapshotRevision.snapshot_id == snapshot_id)
         .group_by(LabelRevision.id, Prompt.id, Label.id)
@@ -224,8 +255,8 @@ def _rankings(snapshot_id: int) -> Select[Any]:
     )
 
 
-def taint(session: Session, membership: Membership) -> None:
-    """Mark the snapshots, reward models and policies that an annotator's labels went into.
+def taint(session: Session, membership: Membership, comparison_ids: Sequence[int] = ()) -> None:
+    """Mark the snapshots, reward models and policies that an annotator's labels went into, or any on `comparison_ids`.
 
     A policy inherits from its reward model and from the policies it was trained from.
     """
@@ -234,7 +265,7 @@ def taint(session: Session, membership: Membership) -> None:
         select(SnapshotRevision.snapshot_id)
         .join(LabelRevision, LabelRevision.id == SnapshotRevision.revision_id)
         .join(Label, Label.id == LabelRevision.label_id)
-        .where(Label.annotator_id == membership.id)
+        .where(or_(Label.annotator_id == membership.id, one_of(Label.comparison_id, comparison_ids)))
     )
     session.execute(update(Snapshot).where(Snapshot.id.in_(holding), Snapshot.tainted_at.is_(None)).values(now))
     fitted = RewardModel.snapshot_id.in_(holding)

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.domain import audit, labels, projects, queue, snapshots
+from app.domain import audit, labels, queue, snapshots
 from app.errors import Conflict, Invalid, InvalidRanking, NotFound
 from app.tables import (
     Comparison,
@@ -35,6 +35,7 @@ from tests.factories_labelling import (
     make_desk,
     number_of,
     response_ids,
+    set_form,
 )
 
 
@@ -44,15 +45,21 @@ def ranks_of(revision: LabelRevision) -> dict[int, int]:
 
 def test_a_ranking_is_stored_with_its_ties_and_the_order_shown(session: Session) -> None:
     desk = make_desk(session, responses=4)
+    set_form(session, desk, rationale="optional")
     assignment = lease(session, desk)
     a, b, c, d = response_ids(session, assignment.comparison_id)
     taken = labels.submit(
-        session, assignment.id, assignment.annotator_id, [[c], [a, d], [b]], answers={"why": "warm"}, seconds=12.5
+        session,
+        assignment.id,
+        assignment.annotator_id,
+        [[c], [a, d], [b]],
+        answers={"rationale": " warm"},
+        seconds=12.5,
     )
     label = labels.get_label(session, desk.project_id, taken.label.id, assignment.annotator_id)
     (revision,) = label.revisions
     assert ranks_of(revision) == {c: 1, a: 2, d: 2, b: 3}
-    assert (revision.number, revision.answers, revision.seconds) == (1, {"why": "warm"}, 12.5)
+    assert (revision.number, revision.answers, revision.seconds) == (1, {"rationale": "warm"}, 12.5)
     assert revision.shown_order == assignment.shown_order
     assert revision.project_version_id == assignment.project_version_id
     assert (taken.surplus, taken.is_repeat, label.surplus) == (False, False, False)
@@ -103,13 +110,15 @@ def test_a_ranking_is_a_partition_of_the_comparisons_own_responses(session: Sess
     [
         {"seconds": -1.0},
         {"seconds": float("nan")},
-        {"answers": {"why": "a\x00b"}},
-        {"answers": {"why": "\ud800"}},
-        {"answers": {"why": "x" * 100_001}},
+        {"answers": {"why": "nobody asked"}},
+        {"answers": {"rationale": "a\x00b"}},
+        {"answers": {"rationale": "\ud800"}},
+        {"answers": {"rationale": "x" * 100_001}},
     ],
 )
 def test_what_cannot_be_kept_is_refused_before_anything_is_written(session: Session, bad: dict[str, Any]) -> None:
     desk = make_desk(session)
+    set_form(session, desk, rationale="optional")
     assignment = lease(session, desk)
     with pytest.raises(Invalid):
         labels.submit(session, assignment.id, assignment.annotator_id, [assignment.shown_order], **bad)
@@ -118,9 +127,7 @@ def test_what_cannot_be_kept_is_refused_before_anything_is_written(session: Sess
 
 def test_a_form_may_forbid_ties(session: Session) -> None:
     desk = make_desk(session)
-    project = session.get_one(Project, desk.project_id)
-    form = {"ranking": {"ties": False}}
-    projects.new_version(session, project, guidelines="", consent_text="", judgement_form=form, by=None)
+    set_form(session, desk, ranking={"ties": False})
     assignment = lease(session, desk)
     with pytest.raises(InvalidRanking, match="without ties"):
         answer(session, assignment, [assignment.shown_order])
@@ -193,13 +200,14 @@ def test_an_archived_project_takes_no_more_labels(session: Session) -> None:
 
 def test_an_edit_is_a_new_revision_and_the_same_answer_none(session: Session) -> None:
     desk = make_desk(session)
+    set_form(session, desk, rationale="optional")
     label = answer(session, lease(session, desk)).label
     a, b, c = response_ids(session, label.comparison_id)
     second = labels.revise(session, label.id, label.annotator_id, [[c, b], [a]], seconds=2)
     assert second.number == 2
     same = labels.revise(session, label.id, label.annotator_id, [[b, c], [a]], seconds=9)
     assert same.id == second.id
-    third = labels.revise(session, label.id, label.annotator_id, [[b, c], [a]], answers={"why": "shorter"})
+    third = labels.revise(session, label.id, label.annotator_id, [[b, c], [a]], answers={"rationale": "shorter"})
     assert third.number == 3
     stored = labels.get_label(session, desk.project_id, label.id)
     assert [ranks_of(revision) for revision in stored.revisions] == [

@@ -85,6 +85,8 @@ def test_wheel_serves_from_an_empty_folder(installed: Path, database_url: str, t
     try:
         page = eventually(f"http://127.0.0.1:{port}/sign-in", server)
         assert page.status_code == 200
+        chinese = httpx.get(f"http://127.0.0.1:{port}/sign-in", headers={"Accept-Language": "zh-CN"})
+        assert "登录" in chinese.text
         assets = re.findall(r'(?:href|src)="(/static/[^"]+)"', page.text)
         assert any("vendor" in asset for asset in assets), assets
         for asset in assets:

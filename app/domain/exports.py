@@ -1,7 +1,7 @@
 """In which shape do labels leave? JSON lines that trainers read as they are, streamed from a snapshot."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -31,29 +31,22 @@ def lines(session: Session, snapshot: Snapshot, format_: Format) -> Iterator[str
 
 
 def trl_preference_lines(session: Session, snapshot: Snapshot, *, style: Style = "explicit") -> Iterator[str]:
-    """TRL's preference format, one line for every ordered pair of every ranking; ties give none.
+    """TRL's preference format, one line for every ordered pair of every label; ties and unranked responses give none.
 
-    `explicit` has prompt, chosen and rejected as text: a conversation's contents are joined by blank lines, as they
-    are for models without a chat template. `conversational` has them as lists of messages. Beside them stand split
-    and the ids that lead back to the label. Source: TRL's documentation, "Dataset formats", preference with an
-    explicit prompt.
+    A correction gives one pair more, preferred to what it corrects and marked `implied`. `explicit` has prompt, chosen
+    and rejected as text: a conversation's contents are joined by blank lines, as they are for models without a chat
+    template. `conversational` has them as lists of messages. Beside them stand split and the ids that lead back to the
+    label. Source: TRL's documentation, "Dataset formats", preference with an explicit prompt.
 
     Raises:
         Conflict: if the snapshot holds a withdrawn label.
     """
     snapshots.require_exportable(snapshot)
-    return (
-        _line(_pair(ranked, better, worse, style))
-        for ranked in snapshots.each_ranking(session, snapshot)
-        for better, worse in ranked.ordered_pairs()
-    )
+    return (_line(pair) for ranked in snapshots.each_ranking(session, snapshot) for pair in _pairs(ranked, style))
 
 
 def ranking_lines(session: Session, snapshot: Snapshot) -> Iterator[str]:
-    """Whole rankings, one line a label.
-
-    `ranking` holds places in `responses`, the best group first, ties inside a group. `annotator_id` is a pseudonym.
-    `shown_order` are response ids, the first shown first.
+    """Whole labels, one a line, also those without an order: docs/formats.md says what each key holds.
 
     Raises:
         Conflict: if the snapshot holds a withdrawn label.
@@ -62,8 +55,16 @@ def ranking_lines(session: Session, snapshot: Snapshot) -> Iterator[str]:
     return (_line(_ranking(ranked)) for ranked in snapshots.each_ranking(session, snapshot))
 
 
-def _pair(ranked: RankedSet, better: int, worse: int, style: Style) -> dict[str, Any]:
-    (chosen_id, chosen), (rejected_id, rejected) = ranked.responses[better], ranked.responses[worse]
+def _pairs(ranked: RankedSet, style: Style) -> Iterator[dict[str, Any]]:
+    graded = {} if ranked.strength is None else {"strength": ranked.strength}
+    for better, worse in ranked.ordered_pairs():
+        yield _pair(ranked, ranked.responses[better], ranked.responses[worse], style) | graded
+    for correction, corrected in ranked.implied_pairs():
+        yield _pair(ranked, correction, corrected, style) | {"implied": "correction"}
+
+
+def _pair(ranked: RankedSet, better: tuple[int, str], worse: tuple[int, str], style: Style) -> dict[str, Any]:
+    (chosen_id, chosen), (rejected_id, rejected) = better, worse
     pair: dict[str, Any]
     if style == "conversational":
         pair = {"prompt": ranked.messages, "chosen": _said(chosen), "rejected": _said(rejected)}
@@ -94,19 +95,38 @@ def content_text(message: Mapping[str, Any]) -> str:
 
 
 def _ranking(ranked: RankedSet) -> dict[str, Any]:
+    ids = [id_ for id_, _text in ranked.responses]
     return {
         "prompt": ranked.messages,
         "responses": [{"id": id_, "text": text} for id_, text in ranked.responses],
         "ranking": ranked.groups,
+        "groups": [[ids[place] for place in group] for group in ranked.groups],
+        "unranked": [ids[place] for place in ranked.unranked],
+        "corrections": [
+            {"corrects_id": ids[place], "response_id": id_, "text": text} for place, id_, text in ranked.corrections
+        ],
         "split": ranked.split.value,
         "prompt_id": ranked.prompt_id,
         "comparison_id": ranked.comparison_id,
         "revision_id": ranked.revision_id,
         "annotator_id": ranked.annotator_id,
         "shown_order": ranked.shown_order,
-        "answers": ranked.answers,
+        "answers": _by_place(ranked.answers, ids),
         "seconds": ranked.seconds,
     }
+
+
+def _by_place(answers: Mapping[str, Any], ids: Sequence[int]) -> dict[str, Any]:
+    """Answers with scores as lists in the order of the responses: with ids as keys, each line had columns of its own.
+
+    Corrections are left out: they stand beside the answers.
+    """
+    said = {key: value for key, value in answers.items() if key != "corrections"}
+    if "scores" in said:
+        said["scores"] = [said["scores"].get(str(id_)) for id_ in ids]
+    if "criteria" in said:
+        said["criteria"] = {key: _by_place(judged, ids) for key, judged in said["criteria"].items()}
+    return said
 
 
 def _line(row: dict[str, Any]) -> str:

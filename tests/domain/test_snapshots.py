@@ -1,5 +1,6 @@
 """A snapshot freezes what labels say, knows itself by its content, and leaves as JSON lines."""
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -12,7 +13,7 @@ from app.domain import comparisons, exports, labels, prompts, responses, snapsho
 from app.errors import Conflict, NotFound
 from app.tables import Membership, Project, Prompt, Purpose, Response, Snapshot, Split
 from tests.factories import make_member, make_project
-from tests.factories_labelling import Desk, answer, lease, make_comparisons, make_desk, response_ids
+from tests.factories_labelling import Desk, answer, lease, make_comparisons, make_desk, response_ids, set_form
 
 CONVERSATION = [
     {"role": "user", "content": "Wer schrieb «Faust»?"},
@@ -44,6 +45,25 @@ def labelled(session: Session, messages: list[dict[str, Any]], texts: list[str],
     ids = response_ids(session, comparison.id)
     answer(session, assignment, [[ids[place] for place in group] for group in groups])
     return snapshots.take_snapshot(session, project.id)
+
+
+def answered(session: Session, desk: Desk, form: dict[str, Any], groups: list[list[int]], **answers: Any) -> Snapshot:
+    """A snapshot of one label more, to a form; `groups` are places in the comparison, as ids in `answers` are."""
+    set_form(session, desk, **form)
+    assignment = lease(session, desk)
+    ids = response_ids(session, assignment.comparison_id)
+    ranked = [[ids[place] for place in group] for group in groups]
+    labels.submit(session, assignment.id, assignment.annotator_id, ranked, answers=placed(answers, ids))
+    return snapshots.take_snapshot(session, desk.project_id)
+
+
+def placed(answers: dict[str, Any], ids: list[int]) -> dict[str, Any]:
+    """The answers with the ids of responses instead of their places."""
+    by_response = {"scores", "corrections"}
+    return {
+        key: {str(ids[place]): one for place, one in said.items()} if key in by_response else said
+        for key, said in answers.items()
+    }
 
 
 def read(lines: Any) -> list[dict[str, Any]]:
@@ -116,6 +136,104 @@ def test_the_content_hash_is_the_documented_one(session: Session) -> None:
         f'[[{a},"Um 1808.",2],[{b},"Am \\"Ende\\"\\n1832?",2],[{c},"不知道",1]],{{}}]\n'
     )
     assert snapshot.content_hash == hashlib.sha256(line.encode()).hexdigest()
+
+
+def test_the_line_that_is_hashed_never_changes() -> None:
+    """Hashes of snapshots that were taken before partial rankings and corrections came stay what they were."""
+    ranked = snapshots.RankedSet(
+        revision_id=7,
+        comparison_id=3,
+        prompt_id=2,
+        split=Split.TRAIN,
+        messages=[{"role": "user", "content": "Wo?"}],
+        responses=[(12, "Hier."), (11, "Dort.")],
+        groups=[[1], [0]],
+        annotator_id=5,
+        shown_order=[11, 12],
+        answers={},
+        seconds=1.5,
+    )
+    line = '[7,[{"content":"Wo?","role":"user"}],[[11,"Dort.",1],[12,"Hier.",2]],{}]\n'
+    assert snapshots.hashed_line(ranked) == line
+    partial = dataclasses.replace(ranked, groups=[], answers={"all_bad": True})
+    said = '[7,[{"content":"Wo?","role":"user"}],[[11,"Dort.",null],[12,"Hier.",null]],{"all_bad":true}]\n'
+    assert snapshots.hashed_line(partial) == said
+
+
+def test_a_label_without_an_order_is_in_the_snapshot_and_in_its_hash(session: Session) -> None:
+    desk = make_desk(session, comparisons=3)
+    partial = answered(session, desk, {"ranking": {"partial": True}}, [[2], [0]])
+    bad = answered(session, desk, {"all_bad": True}, [], all_bad=True)
+    scored = answered(session, desk, {"overall": "none", "score": {}}, [], scores={0: 1, 1: 4.2, 2: 5})
+    assert len({snapshot.content_hash for snapshot in (partial, bad, scored)}) == 3
+    ranked, unranked, by_score = snapshots.rankings(session, scored)
+    assert (ranked.groups, ranked.unranked) == ([[2], [0]], [1])
+    assert list(ranked.ordered_pairs()) == [(2, 0)]
+    assert (unranked.groups, unranked.unranked, unranked.answers) == ([], [0, 1, 2], {"all_bad": True})
+    assert list(by_score.answers["scores"].values()) == [1, 4.2, 5]
+    lines = "".join(map(snapshots.hashed_line, snapshots.rankings(session, scored)))
+    assert scored.content_hash == hashlib.sha256(lines.encode()).hexdigest()
+    session.expire_all()
+    assert snapshots.content_hash(session, scored) == scored.content_hash
+
+
+def test_a_correction_is_preferred_to_what_it_corrects(session: Session) -> None:
+    desk = make_desk(session)
+    form = {"ranking": {"partial": True}, "correction": "optional"}
+    snapshot = answered(session, desk, form, [[0], [1]], corrections={2: "Better.", 0: "Best."}, written="Free.")
+    (ranked,) = snapshots.rankings(session, snapshot)
+    by_place = {place: (id_, text) for place, id_, text in ranked.corrections}
+    assert {place: text for place, (_id, text) in by_place.items()} == {0: "Best.", 2: "Better."}
+    assert list(ranked.implied_pairs()) == [(by_place[0], ranked.responses[0]), (by_place[2], ranked.responses[2])]
+    assert list(ranked.ordered_pairs()) == [(0, 1)]
+    ids = [id_ for id_, _text in ranked.responses]
+    pairs = read(exports.trl_preference_lines(session, snapshot))
+    assert [(row["chosen"], row["rejected_response_id"], row.get("implied")) for row in pairs] == [
+        (ranked.responses[0][1], ids[1], None),
+        ("Best.", ids[0], "correction"),
+        ("Better.", ids[2], "correction"),
+    ]
+    (line,) = read(exports.ranking_lines(session, snapshot))
+    assert (line["ranking"], line["groups"], line["unranked"]) == ([[0], [1]], [[ids[0]], [ids[1]]], [ids[2]])
+    assert line["corrections"] == [
+        {"corrects_id": ids[place], "response_id": id_, "text": text} for place, (id_, text) in by_place.items()
+    ]
+    assert line["answers"]["written"]["text"] == "Free."
+
+
+def test_scores_leave_in_the_order_of_the_responses(session: Session) -> None:
+    desk = make_desk(session)
+    form = {
+        "overall": "none",
+        "score": {"required": False},
+        "criteria": [{"key": "helpful", "name": "Helpful", "required": False}],
+        "flags": [{"key": "harmful", "name": "Harmful"}],
+    }
+    set_form(session, desk, **form)
+    assignment = lease(session, desk)
+    first, second, third = response_ids(session, assignment.comparison_id)
+    answers = {
+        "scores": {str(third): 4.2, str(first): 1},
+        "criteria": {"helpful": {"scores": {str(second): 3}}},
+        "flags": {"harmful": [third]},
+    }
+    labels.submit(session, assignment.id, assignment.annotator_id, [], answers=answers)
+    (line,) = read(exports.ranking_lines(session, snapshots.take_snapshot(session, desk.project_id)))
+    assert line["ranking"] == line["groups"] == line["corrections"] == []
+    assert line["unranked"] == [first, second, third]
+    assert line["answers"] == {
+        "scores": [1, None, 4.2],
+        "criteria": {"helpful": {"scores": [None, 3, None]}},
+        "flags": {"harmful": [third]},
+    }
+
+
+def test_a_graded_pair_says_how_much(session: Session) -> None:
+    desk = make_desk(session, responses=2)
+    snapshot = answered(session, desk, {"overall": "pair"}, [[1], [0]], strength=3)
+    (pair,) = read(exports.trl_preference_lines(session, snapshot))
+    assert pair["strength"] == 3
+    assert "implied" not in pair
 
 
 def test_rankings_of_one_split(session: Session) -> None:

@@ -11,20 +11,25 @@ export async function enliven(root, words) {
   const math = [...root.querySelectorAll(".math:not([data-typeset])")];
   if (math.length === 0) return;
   // Without a pause where KaTeX is there already, so that the first paint has the final heights.
-  if (!globalThis.katex) await loadKatex();
-  await typeset(math);
+  if (globalThis.katex || (await loadKatex())) await typeset(math);
 }
 
 // --- Math ---
 
-let loading;
+let loading = null;
 
-/** KaTeX, its style sheet and the two fonts that nearly every formula needs: with them lines do not move twice. */
+/**
+ * KaTeX, its style sheet and the two fonts that nearly every formula needs: with them lines do not move twice.
+ * Resolves to whether it came; where it did not, the source stays in sight, and the next comparison tries again.
+ */
 function loadKatex() {
-  loading ??= Promise.all([import(`${KATEX}.js`), loadStyle(import.meta.resolve(`${KATEX}.css`)).then(loadFonts)]);
-  loading.catch(() => {
-    loading = undefined; // the source stays in sight, and the next comparison tries again
-  });
+  loading ??= Promise.all([import(`${KATEX}.js`), loadStyle(import.meta.resolve(`${KATEX}.css`)).then(loadFonts)]).then(
+    () => true,
+    () => {
+      loading = null;
+      return false;
+    },
+  );
   return loading;
 }
 

@@ -1,7 +1,8 @@
 // What stands in only one of two responses? Highlighted as ranges, so that nothing in the page changes.
 
 const NAME = "only-here"; // ::highlight(only-here) in content.css
-const PATIENCE = 150; // milliseconds for finding the shortest way from one text to the other
+// What the shortest way from one text to the other may cost: words taken out and put in, and, on a slow machine, time.
+const LIMITS = { maxEditLength: 1_200, timeout: 150 };
 const NOT_TEXT = "button, .code-language, [role=status]";
 
 /** Whether this browser can highlight ranges and knows what a word is. */
@@ -17,7 +18,7 @@ export async function showDifferences(first, second) {
   const { diffArrays } = await import("/static/vendor/diff/array.js");
   const sides = [wordsOf(first), wordsOf(second)];
   const texts = sides.map((words) => words.map((word) => word.text));
-  const parts = diffArrays(...texts, { timeout: PATIENCE });
+  const parts = diffArrays(...texts, LIMITS);
   const only = parts ? onlyInOrder(parts, sides) : onlyByOccurrence(sides);
   CSS.highlights.set(NAME, new Highlight(...only.flatMap(rangesOf)));
   return parts ? "in order" : "by occurrence";

@@ -108,6 +108,16 @@ def test_math_that_cannot_be_read_shows_its_source(browse: Browse) -> None:
     assert page.locator(".katex").count() == 1, "the next formula is typeset all the same"
 
 
+def test_where_katex_does_not_come_the_source_stays_and_it_is_asked_for_again(browse: Browse) -> None:
+    page = browse(viewport=WIDE)
+    page.route("**/katex.min.js*", lambda route: route.abort())
+    show(page, "$x^2$")
+    expect(page.locator(".math")).to_have_text("x^2")
+    page.unroute("**/katex.min.js*")
+    page.evaluate("ours.enliven(document, {})")
+    expect(page.locator(".math .katex")).to_have_count(1)
+
+
 def test_math_cannot_act(browse: Browse) -> None:
     page = browse(viewport=WIDE)
     asked: list[str] = []

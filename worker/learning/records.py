@@ -22,7 +22,8 @@ class Ranking:
     """One annotator's order of the responses to one prompt.
 
     `groups` holds indices into `responses`, the best group first; responses in one group are tied.
-    `weight` says how much this ranking counts beside the others (1 for an ordinary one).
+    `weight` says how much this ranking counts beside the others (1 for an ordinary one). `implied`: nobody
+    ordered the two; the first was written to correct the second.
 
     Raises:
         ValueError: if there are fewer than two responses, if the groups are not a partition of the
@@ -33,6 +34,7 @@ class Ranking:
     responses: tuple[str, ...]
     groups: tuple[tuple[int, ...], ...]
     weight: float = 1.0
+    implied: bool = False
 
     def __post_init__(self) -> None:
         count = len(self.responses)

@@ -16,7 +16,15 @@ from worker.learning.records import Message, Ranking
 from worker.learning.reward import fit_reward_model, pairwise_accuracy, score_rankings, teaches
 from worker.learning.scoring import Normalisation, RewardModel, normalise, save_reward_model
 from worker.learning.seeds import derive_seed
-from worker.steps.inputs import RoundInputs, as_messages, as_new_sample, load_policy, read_prompts, read_round
+from worker.steps.inputs import (
+    RoundInputs,
+    as_messages,
+    as_new_sample,
+    as_rankings,
+    load_policy,
+    read_prompts,
+    read_round,
+)
 from worker.steps.sample_responses import distinct_samples
 
 LEAST_EVALUATION_RANKINGS = 10
@@ -97,19 +105,21 @@ def fit_reward_models(attempt: Attempt) -> None:
 
 
 def read_rankings(session: Session, inputs: RoundInputs) -> dict[Split, list[Ranking]]:
-    """The rankings of the round's snapshot, by the split of their prompts."""
+    """The rankings of the round's snapshot, by the split of their prompts.
+
+    Raises ValueError where no train prompt has one that teaches: nothing need be sampled before that is said.
+    """
     snapshot = session.get_one(Snapshot, inputs.round.snapshot_id)
-    return {
-        split: [
-            Ranking(
-                prompt=as_messages(ranked.messages),
-                responses=tuple(text for _, text in ranked.responses),
-                groups=tuple(tuple(group) for group in ranked.groups),
-            )
-            for ranked in snapshots.rankings(session, snapshot, split)
-        ]
+    rankings = {
+        split: [one for ranked in snapshots.rankings(session, snapshot, split) for one in as_rankings(ranked)]
         for split in Split
     }
+    if not any(map(teaches, rankings[Split.TRAIN])):
+        raise ValueError(
+            "no label of a train prompt puts one response above another, and none corrects one: label more"
+            " comparisons, with a form that asks for an order or for corrections"
+        )
+    return rankings
 
 
 def _fit(
@@ -119,8 +129,6 @@ def _fit(
     is_training = purpose is RewardModelPurpose.TRAINING
     taught = rankings[Split.TRAIN if is_training else Split.VALIDATION]
     checked = rankings[Split.VALIDATION] if is_training else ()
-    if not any(map(teaches, taught)):
-        raise ValueError("no label of a train prompt puts one response above another: label more comparisons")
     seed = derive_seed(inputs.round.seed, "fit", purpose.value)
     result = fit_reward_model(
         artifacts.local(inputs.base.uri, inputs.base.content_hash),
@@ -143,6 +151,7 @@ def _fit(
             mark("chosen_on"): len(checked),
             "test": len(rankings[Split.TEST]),
         },
+        mark("corrections"): sum(one.implied for one in taught),
         "fitted_on": Split.TRAIN if is_training else Split.VALIDATION,
         mark("epochs"): result.epochs,
         "history": result.history,

@@ -8,7 +8,8 @@ export class Strip {
     this.words = words;
   }
 
-  show(ranking) {
+  /** `unplaced` is what is said of responses without a place. */
+  show(ranking, unplaced = this.words.unranked) {
     const focused = document.activeElement?.closest("[data-show]")?.dataset.show;
     const groups = document.createElement("ol");
     groups.className = "groups";
@@ -18,7 +19,7 @@ export class Strip {
     }
     const parts = [groups];
     if (ranking.groups.length === 0) groups.append(make("li", "strip-hint", this.hint(ranking.count)));
-    if (!ranking.isComplete) parts.push(this.tray(ranking.unranked));
+    if (!ranking.isComplete) parts.push(this.tray(ranking.unranked, unplaced));
     this.element.replaceChildren(...parts);
     if (focused && this.element.isConnected) this.element.querySelector(`[data-show="${focused}"]`)?.focus();
   }
@@ -37,20 +38,21 @@ export class Strip {
     return item;
   }
 
-  tray(numbers) {
+  tray(numbers, unplaced) {
     const tray = make("div", "tray");
     tray.dataset.drop = "tray";
-    tray.append(make("span", "ordinal", this.words.unranked));
-    for (const number of numbers) tray.append(this.chip(number, this.words.unranked));
+    tray.append(make("span", "ordinal", unplaced));
+    for (const number of numbers) tray.append(this.chip(number, unplaced, "chip_next"));
     return tray;
   }
 
-  chip(number, place) {
+  chip(number, place, words = "chip") {
     const chip = make("button", "chip", number);
     chip.type = "button";
     chip.dataset.drag = number;
     chip.dataset.show = number;
-    chip.setAttribute("aria-label", fill(this.words.chip, { number, place }));
+    if (words === "chip_next") chip.dataset.next = number;
+    chip.setAttribute("aria-label", fill(this.words[words], { number, place }));
     return chip;
   }
 

@@ -6,6 +6,7 @@
     const theme = localStorage.getItem("prefloop.theme");
     if (theme === "dark" || theme === "light") root.dataset.theme = theme;
     if (localStorage.getItem("prefloop.layout") === "stacked") root.dataset.layout = "stacked";
+    if (localStorage.getItem("prefloop.panes") === "on") root.dataset.panes = "on";
   } catch {
     // Storage is closed: the defaults hold.
   }

@@ -46,6 +46,10 @@ class ConsentNeeded(Conflict):
     """The annotator has not accepted the project's consent text; `details["consent_text"]` holds it."""
 
 
+class ReadingNeeded(Conflict):
+    """The annotator has not read the project's guidelines as they stand now."""
+
+
 class Invalid(PrefloopError):
     """The input breaks a rule; the message says which and how to mend it."""
 

@@ -89,6 +89,8 @@ class Annotator:
     def label(self, most: int, stop: Event, labelled: Callable[[], None]) -> int:
         """Answer comparisons until there is none left for this person, or `most` are done; return how many were."""
         page = self._open(self._desk)
+        if (guidelines := page.find_form("/consent")) is not None:
+            page = self._post(guidelines, {})
         for done in range(most):
             form = page.find_form("/label")
             if form is None or stop.is_set():

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from app.api.access import Caller, Database, Member
 from app.api.shapes import Id, PathId, Received
 from app.domain import consent, labels, people, projects, queue
+from app.domain.empty_queue import EmptyQueue
 from app.errors import NotFound
 from app.language import gettext as _
 from app.tables import Assignment
@@ -94,7 +95,7 @@ def next_assignment(session: Database, member: Member) -> Next:
     A refusal with the code `ConsentNeeded` holds the text to accept first.
     """
     found = queue.next_assignment(session, member.project_id, member.id)
-    if isinstance(found, queue.EmptyQueue):
+    if isinstance(found, EmptyQueue):
         return Next(assignment=None, nothing=Nothing(reason=found.reason, message=found.message))
     return Next(assignment=_shown(session, found), nothing=None)
 

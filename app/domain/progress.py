@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.tables import Comparison, ComparisonState, Label
+from app.tables import Comparison, ComparisonState, Label, Purpose
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,11 @@ def progress(session: Session, project_id: int, annotator_id: int) -> Progress:
     done, wanted = session.execute(
         select(
             func.count().filter(is_done), func.count().filter(is_done | (Comparison.state == ComparisonState.OPEN))
-        ).where(Comparison.project_id == project_id)
+        ).where(Comparison.project_id == project_id, Comparison.purpose != Purpose.REPEAT)
     ).one()
     return Progress(today, total, done, wanted)
+
+
+def last_label(session: Session, annotator_id: int) -> Label | None:
+    """The annotator's newest label, by itself."""
+    return session.scalar(select(Label).where(Label.annotator_id == annotator_id).order_by(Label.id.desc()).limit(1))

@@ -9,14 +9,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session, joinedload
 
-from app.domain import consent, texts
+from app.domain import consent, drafts, texts
+from app.domain.empty_queue import EmptyQueue, explain
+from app.domain.filters import ASKED_BEFORE, FOR_ANNOTATOR
 from app.domain.settings import parse_settings
 from app.errors import Conflict, NotFound
+from app.language import gettext as _
+from app.language import mark
 from app.tables import (
     Assignment,
     AssignmentState,
@@ -29,26 +33,10 @@ from app.tables import (
     Response,
 )
 
-Reason = Literal["project_paused", "nothing_yet", "all_leased", "you_did_all", "not_assigned", "held_back", "all_done"]
-
 _TRIES = 25
 _PAUSE = 0.02  # seconds between two tries, while other transactions hold the rows in question
 
-# An open comparison with an opening, which :annotator_id may do and was not asked before.
-# An expired lease is no hindrance: the same person may get the comparison again.
-_MINE = """
-    c.project_id = :project_id AND c.state = 'open'
-    AND (
-        NOT EXISTS (SELECT FROM comparison_assignees s WHERE s.comparison_id = c.id)
-        OR EXISTS (
-            SELECT FROM comparison_assignees s WHERE s.comparison_id = c.id AND s.annotator_id = :annotator_id
-        )
-    )"""
-_ASKED_BEFORE = """
-    EXISTS (
-        SELECT FROM assignments a
-        WHERE a.comparison_id = c.id AND a.annotator_id = :annotator_id AND a.state <> 'expired'
-    )"""
+_MINE = f"c.project_id = :project_id AND c.state = 'open' AND {FOR_ANNOTATOR}"
 
 # SKIP LOCKED passes over rows that others are changing, the recheck after the lock over rows that they have changed.
 _HAND_OUT = text(
@@ -56,7 +44,7 @@ _HAND_OUT = text(
     WITH candidate AS (
         SELECT c.id
         FROM comparisons c
-        WHERE c.openings > 0 AND {_MINE} AND NOT {_ASKED_BEFORE}
+        WHERE c.openings > 0 AND {_MINE} AND NOT {ASKED_BEFORE}
         ORDER BY c.priority DESC, c.id
         LIMIT 1
         FOR NO KEY UPDATE OF c SKIP LOCKED
@@ -100,52 +88,6 @@ _EXPIRE = text(
     """
 )
 
-_WHY_EMPTY = text(
-    f"""
-    SELECT CASE
-        WHEN NOT EXISTS (
-            SELECT FROM comparisons c WHERE c.project_id = :project_id AND c.state <> 'retired'
-        ) THEN 'nothing_yet'
-        WHEN EXISTS (
-            SELECT FROM comparisons c WHERE c.submitted < c.k AND {_MINE} AND NOT {_ASKED_BEFORE}
-        ) THEN 'all_leased'
-        WHEN EXISTS (
-            SELECT FROM comparisons c WHERE c.submitted < c.k AND {_MINE} AND {_ASKED_BEFORE}
-        ) THEN 'you_did_all'
-        WHEN EXISTS (
-            SELECT FROM comparisons c
-            WHERE c.project_id = :project_id AND c.state = 'open' AND c.submitted < c.k
-        ) THEN 'not_assigned'
-        WHEN EXISTS (
-            SELECT FROM comparisons c
-            WHERE c.project_id = :project_id AND c.state IN ('paused', 'closed') AND c.openings > 0
-        ) THEN 'held_back'
-        ELSE 'all_done'
-    END
-    """  # noqa: S608 - the parts are the constants above
-)
-
-_MESSAGES: dict[Reason, str] = {
-    "project_paused": "This project is paused. What you have answered is kept; come back later.",
-    "nothing_yet": "There is nothing to label yet. Come back when the first comparisons are open.",
-    "all_leased": "Others are working on all that is left. Come back in a few minutes: what they leave comes to you.",
-    "you_did_all": "You have answered or skipped all that is open. The rest needs other people's eyes.",
-    "not_assigned": "What is left is assigned to other people.",
-    "held_back": "The admins hold back what is left. Come back later.",
-    "all_done": "All comparisons have their labels. Thank you! New ones come with the next round.",
-}
-
-
-@dataclass(frozen=True)
-class EmptyQueue:
-    """Why there is nothing to hand out: a code for programs, a message for people."""
-
-    reason: Reason
-
-    @property
-    def message(self) -> str:
-        return _MESSAGES[self.reason]
-
 
 @dataclass(frozen=True)
 class ShownResponse:
@@ -168,10 +110,16 @@ class AssignmentView:
     seconds_left: float
 
 
-def next_assignment(session: Session, project_id: int, annotator_id: int) -> Assignment | EmptyQueue:
+def next_assignment(
+    session: Session, project_id: int, annotator_id: int, *, after: int | None = None, is_read: bool = True
+) -> Assignment | EmptyQueue:
     """The annotator's live lease, or a new one: the highest priority first, then the oldest comparison.
 
-    Leases that ran out are returned first. Raises ConsentNeeded before a new one.
+    With `after`, the one that comes after that assignment, which the annotator has before them: a second live lease,
+    never a third. Where little is left for others, there is none ahead of time.
+
+    Leases that ran out are returned first. Before a new one it raises ConsentNeeded, and ReadingNeeded unless the
+    caller says that the guidelines are read, as programs do.
     """
     lock_annotator(session, project_id, annotator_id)
     # Its version is loaded again with it: the caller may have loaded it before, and the page shows it.
@@ -180,25 +128,59 @@ def next_assignment(session: Session, project_id: int, annotator_id: int) -> Ass
     )
     if project.state is not ProjectState.ACTIVE:
         return EmptyQueue("project_paused")
-    if (live := _live(session, annotator_id)) is not None:
-        return live
+    live = _live(session, annotator_id)
+    if waiting := [assignment for assignment in live if assignment.id != after]:
+        return waiting[0]
     if project.current_version is not None:
         consent.require_consent(session, annotator_id, project.current_version)
-    who = {"project_id": project_id, "annotator_id": annotator_id}
+        if not is_read:
+            consent.require_reading(session, annotator_id, project.current_version)
+    if live and not _is_plenty(session, project_id):
+        return EmptyQueue("last_ones")
+    return _hand_out(session, project, annotator_id)
+
+
+def _hand_out(session: Session, project: Project, annotator_id: int) -> Assignment | EmptyQueue:
+    """A new lease, or why there is none."""
+    who = {"project_id": project.id, "annotator_id": annotator_id}
     lease = {
         "project_version_id": project.current_version_id,
         "lease_minutes": parse_settings(project.settings).lease_minutes,
     }
-    for _ in range(_TRIES):
-        expire_leases(session, project_id)
+    for _try in range(_TRIES):
+        expire_leases(session, project.id)
         handed_out = session.scalar(_HAND_OUT, who | lease)
         if handed_out is not None:
+            drafts.take_along(session, handed_out)
             return session.get_one(Assignment, handed_out)
         if not _is_held(session, who):
             break
         # Waiting for the row itself could close a circle with somebody who waits for a row of ours.
         time.sleep(_PAUSE)
-    return EmptyQueue(session.scalars(_WHY_EMPTY, who).one())
+    return explain(session, project.id, annotator_id)
+
+
+_IS_PLENTY = text(
+    """
+    WITH people AS (
+        SELECT count(DISTINCT annotator_id) AS number FROM assignments
+        WHERE project_id = :project_id AND state = 'live' AND expires_at > clock_timestamp()
+    )
+    SELECT people.number < (
+        SELECT count(*) FROM (
+            SELECT FROM comparisons c
+            WHERE c.project_id = :project_id AND c.state = 'open' AND c.openings > 0
+            LIMIT (SELECT number + 1 FROM people)
+        ) left_over
+    )
+    FROM people
+    """
+)
+
+
+def _is_plenty(session: Session, project_id: int) -> bool:
+    """Whether more comparisons have openings than people are at work: a second lease then takes nobody's next one."""
+    return bool(session.scalar(_IS_PLENTY, {"project_id": project_id}))
 
 
 def lock_annotator(session: Session, project_id: int, annotator_id: int) -> None:
@@ -210,11 +192,12 @@ def lock_annotator(session: Session, project_id: int, annotator_id: int) -> None
         .with_for_update(key_share=True)
     )
     if member is None:
-        raise NotFound(f"There is no annotator {annotator_id} in this project.")
+        raise NotFound(_("There is no annotator %(number)s in this project.", number=annotator_id))
 
 
-def _live(session: Session, annotator_id: int) -> Assignment | None:
-    return session.scalar(
+def _live(session: Session, annotator_id: int) -> Sequence[Assignment]:
+    """The annotator's live leases, the oldest first."""
+    return session.scalars(
         select(Assignment)
         .where(
             Assignment.annotator_id == annotator_id,
@@ -222,13 +205,12 @@ def _live(session: Session, annotator_id: int) -> Assignment | None:
             Assignment.expires_at > func.clock_timestamp(),
         )
         .order_by(Assignment.id)
-        .limit(1)
         .execution_options(populate_existing=True)
-    )
+    ).all()
 
 
 _IS_HELD = text(
-    f"SELECT EXISTS (SELECT FROM comparisons c WHERE c.openings > 0 AND {_MINE} AND NOT {_ASKED_BEFORE})"  # noqa: S608
+    f"SELECT EXISTS (SELECT FROM comparisons c WHERE c.openings > 0 AND {_MINE} AND NOT {ASKED_BEFORE})"  # noqa: S608
 )
 
 
@@ -245,7 +227,7 @@ def get_assignment(session: Session, assignment_id: int, annotator_id: int) -> A
         .execution_options(populate_existing=True)
     )
     if found is None:
-        raise NotFound(f"You have no assignment {assignment_id}.")
+        raise NotFound(_("You have no assignment %(number)s.", number=assignment_id))
     return found
 
 
@@ -260,20 +242,25 @@ def lock_assignment(session: Session, assignment_id: int, annotator_id: int) -> 
     comparison = session.get_one(
         Comparison, asked.comparison_id, with_for_update={"key_share": True}, populate_existing=True
     )
-    standing = session.scalar(
+    return comparison, standing(session, asked)
+
+
+def standing(session: Session, asked: Assignment) -> Assignment:
+    """The assignment that stands for `asked` now: itself, or the one that took its place after its time ran out."""
+    found = session.scalar(
         select(Assignment)
         .where(
             Assignment.comparison_id == asked.comparison_id,
-            Assignment.annotator_id == annotator_id,
+            Assignment.annotator_id == asked.annotator_id,
             Assignment.occasion == asked.occasion,
             Assignment.state.in_((AssignmentState.LIVE, AssignmentState.SUBMITTED)),
         )
         .execution_options(populate_existing=True)
     )
-    if standing is None:
+    if found is None:
         session.refresh(asked)
-        standing = asked
-    return comparison, standing
+        return asked
+    return found
 
 
 def skip(session: Session, assignment_id: int, annotator_id: int, reason: str | None = None) -> None:
@@ -281,10 +268,10 @@ def skip(session: Session, assignment_id: int, annotator_id: int, reason: str | 
 
     Skipping twice is skipping once. Raises NotFound, Conflict where it was answered, Invalid for a reason too long.
     """
-    why = texts.document(reason or "", "The reason", longest=2_000) or None
+    why = texts.document(reason or "", _("The reason"), longest=2_000) or None
     comparison, assignment = lock_assignment(session, assignment_id, annotator_id)
     if assignment.state is AssignmentState.SUBMITTED:
-        raise Conflict("You have answered this comparison: edit your label instead of skipping it.")
+        raise Conflict(_("You have answered this comparison: edit your label instead of skipping it."))
     if assignment.state is AssignmentState.SKIPPED:
         return
     if assignment.state is AssignmentState.LIVE:
@@ -292,30 +279,44 @@ def skip(session: Session, assignment_id: int, annotator_id: int, reason: str | 
     assignment.state = AssignmentState.SKIPPED
     assignment.skip_reason = why
     assignment.ended_at = func.clock_timestamp()
+    drafts.drop(session, assignment.id)
     session.flush()
     session.refresh(assignment, ["ended_at"])
 
 
 def heartbeat(session: Session, assignment_id: int, annotator_id: int) -> datetime:
-    """Begin a live lease anew; return when it ends. Raises NotFound, Conflict where it is live no more."""
+    """Begin a live lease anew, and with it the annotator's other one; return when it ends.
+
+    Raises NotFound, Conflict where it is live no more.
+    """
     assignment = get_assignment(session, assignment_id, annotator_id)
     minutes = parse_settings(session.get_one(Project, assignment.project_id).settings).lease_minutes
+    anew = func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, minutes)
     expires_at: datetime | None = session.scalar(
         update(Assignment)
         .where(Assignment.id == assignment_id, Assignment.state == AssignmentState.LIVE)
-        .values(expires_at=func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, minutes))
+        .values(expires_at=anew)
         .returning(Assignment.expires_at)
     )
     if expires_at is None:
         session.refresh(assignment)
-        raise Conflict(_ENDED[assignment.state], details={"state": assignment.state.value})
+        raise Conflict(_(_ENDED[assignment.state]), details={"state": assignment.state.value})
+    # Passing over what somebody else holds: one who holds a row may not wait for a second one.
+    others = select(Assignment.id).where(
+        Assignment.annotator_id == annotator_id,
+        Assignment.state == AssignmentState.LIVE,
+        Assignment.expires_at > func.clock_timestamp(),
+        Assignment.id != assignment_id,
+    )
+    free = session.scalars(others.with_for_update(key_share=True, skip_locked=True)).all()
+    session.execute(update(Assignment).where(Assignment.id.in_(free)).values(expires_at=anew))
     return expires_at
 
 
 _ENDED = {
-    AssignmentState.SUBMITTED: "You have answered this comparison already.",
-    AssignmentState.SKIPPED: "You have skipped this comparison.",
-    AssignmentState.EXPIRED: "The time for this comparison ran out. Submit it all the same: your work is kept.",
+    AssignmentState.SUBMITTED: mark("You have answered this comparison already."),
+    AssignmentState.SKIPPED: mark("You have skipped this comparison."),
+    AssignmentState.EXPIRED: mark("The time for this comparison ran out. Submit it all the same: your work is kept."),
 }
 
 

@@ -4,13 +4,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from sqlalchemy.orm import Session
 
-from app.domain import labels, queue
+from app.domain import drafts, labels, queue
+from app.domain.judgement import parse_form
 from app.domain.progress import progress
 from app.errors import Invalid
 from app.tables import Label, Membership, Project
+from app.web.answer_form import SentForm, fields_of, read_answer, read_seconds, sent_fields
 from app.web.numbers import Id
 from app.web.pages import page, redirect
-from app.web.ranking_form import SentForm, places_of, read_groups, read_places, read_seconds
 from app.web.session import Database, Member, MemberProject
 
 router = APIRouter(prefix="/projects/{slug}/labels")
@@ -44,9 +45,9 @@ def my_labels(
 
 @router.get("/{label_id}")
 def edit_page(request: Request, session: Database, project: MemberProject, member: Member, label_id: Id) -> Response:
-    """One's label on the desk, as it stands."""
+    """One's label on the desk, as it stands, or as it was being changed."""
     label = labels.get_label(session, project.id, label_id, member.id)
-    return _show(request, session, project, member, label, places=places_of(label.revisions[-1].ranks))
+    return _show(request, session, project, member, label)
 
 
 def _show(
@@ -59,17 +60,17 @@ def _show(
     status: int = 200,
     **context: object,
 ) -> Response:
-    assignment = queue.get_assignment(session, label.assignment_id, member.id)
-    answer = page(
-        request,
-        "desk/label.html",
-        "desk",
-        project=project,
-        member=member,
-        label=label,
-        view=queue.view(session, assignment),
-        **{"error": None, **context},
-    )
+    view = queue.view(session, queue.get_assignment(session, label.assignment_id, member.id))
+    revision = label.revisions[-1]
+    draft = drafts.read(session, label.assignment_id, revision.number)
+    shown = {
+        "view": view,
+        "asked": parse_form(view.project_version.judgement_form),
+        "filled": drafts.filled(draft) if draft else fields_of(revision),
+        "draft": draft,
+        "error": None,
+    }
+    answer = page(request, "desk/label.html", "desk", project=project, member=member, label=label, **(shown | context))
     answer.status_code = status
     return answer
 
@@ -79,9 +80,14 @@ def edit(
     request: Request, session: Database, project: MemberProject, member: Member, label_id: Id, form: SentForm
 ) -> Response:
     """Change one's answer; the earlier one stays as a revision."""
+    assignment_id = labels.get_label(session, project.id, label_id, member.id).assignment_id
+    view = queue.view(session, queue.get_assignment(session, assignment_id, member.id))
     try:
-        labels.revise(session, label_id, member.id, read_groups(form), seconds=read_seconds(form))
+        groups, answers = read_answer(parse_form(view.project_version.judgement_form), view.responses, form)
+        labels.revise(session, label_id, member.id, groups, answers=answers, seconds=read_seconds(form))
     except Invalid as error:
         label = labels.get_label(session, project.id, label_id, member.id)
-        return _show(request, session, project, member, label, status=422, places=read_places(form), error=str(error))
+        told = {"filled": sent_fields(form), "error": str(error)}
+        return _show(request, session, project, member, label, status=error.status, **told)
+    drafts.drop(session, assignment_id)
     return redirect(f"/projects/{project.slug}/labels?saved={label_id}")

@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.domain import comparisons, labels, queue
-from app.domain.queue import EmptyQueue
+from app.domain.empty_queue import EmptyQueue
 from app.errors import Conflict, NotFound
 from app.tables import Assignment, AssignmentState, Comparison, Project, ProjectState
 from tests.factories import make_project

@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.domain import labels, queue
+from app.domain.empty_queue import EmptyQueue
 from app.errors import Conflict
 from app.tables import Assignment, AssignmentState, Comparison, Label, LabelRevision
 from tests.factories_labelling import answer, broken_rows, let_run_out, make_desk, number_of
@@ -37,7 +38,7 @@ def label_until_empty(committed: Sessions, project_id: int, annotator_id: int, c
     while True:
         with committed.begin() as session:
             found = queue.next_assignment(session, project_id, annotator_id)
-        if isinstance(found, queue.EmptyQueue):
+        if isinstance(found, EmptyQueue):
             if found.reason == "all_leased":
                 time.sleep(0.02)
                 continue
@@ -166,7 +167,7 @@ def test_two_who_answer_and_go_on_in_one_transaction_do_not_lock_each_other(comm
         session.flush()
         held.append(queue.next_assignment(session, desk.project_id, desk.annotator_ids[1]))
     both_hold = threading.Barrier(2)
-    found: dict[int, Assignment | queue.EmptyQueue] = {}
+    found: dict[int, Assignment | EmptyQueue] = {}
 
     def work(index: int) -> None:
         assignment = held[index]
@@ -177,7 +178,7 @@ def test_two_who_answer_and_go_on_in_one_transaction_do_not_lock_each_other(comm
             found[index] = queue.next_assignment(session, desk.project_id, desk.annotator_ids[index])
 
     together(2, work)
-    assert all(one.reason == "all_leased" for one in found.values() if isinstance(one, queue.EmptyQueue))
+    assert all(one.reason == "all_leased" for one in found.values() if isinstance(one, EmptyQueue))
     with committed.begin() as session:
         assert not broken_rows(session)
         assert number_of(session, Label) == 2

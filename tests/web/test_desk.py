@@ -231,27 +231,3 @@ def test_admins_find_their_way_back(desk: Desk, visit_as: VisitAs) -> None:
     for path in ("desk", "labels", "guidelines"):
         assert 'href="/projects/stories/admin"' in browser.get(f"/projects/stories/{path}").text
         assert 'href="/projects/stories/admin"' not in desk.visitor.get(f"/projects/stories/{path}").text
-
-
-def test_consent_is_asked_for_once_for_every_text(desk: Desk) -> None:
-    def new_version(consent_text: str, guidelines: str) -> None:
-        with desk.committed.begin() as session:
-            project = session.get_one(Project, desk.project.id)
-            projects.new_version(
-                session, project, guidelines=guidelines, consent_text=consent_text, judgement_form=None, by=None
-            )
-
-    new_version("Your labels are *published*.", "")
-    assert desk.visitor.get("/projects/stories/desk").status_code == 200  # what was begun is finished
-    with desk.committed.begin() as session:
-        queue.end_leases(session, desk.annotator_id)
-    assert desk.visitor.get("/projects/stories/desk").headers["location"] == "/projects/stories/consent"
-    shown = desk.visitor.get("/projects/stories/consent").text
-    assert "<em>published</em>" in shown
-    read = Page(shown).form_to("/consent").fields["version_id"]
-    new_version("Another text.", "")
-    assert desk.visitor.post("/projects/stories/consent", {"version_id": read}).status_code == 409
-    read = Page(desk.visitor.get("/projects/stories/consent").text).form_to("/consent").fields["version_id"]
-    assert desk.visitor.post("/projects/stories/consent", {"version_id": read}).status_code == 303
-    new_version("Another text.", "Only the guidelines are new.")
-    assert desk.visitor.get("/projects/stories/desk").status_code == 200

@@ -1,0 +1,23 @@
+"""What did a script of ours send? A JSON object."""
+
+import json
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from app.errors import Invalid
+from app.language import gettext as _
+
+
+async def _object(request: Request) -> dict[str, Any]:
+    try:
+        sent = json.loads(await request.body())
+    except (ValueError, RecursionError):
+        sent = None
+    if not isinstance(sent, dict):
+        raise Invalid(_("The body must be a JSON object."))
+    return sent
+
+
+SentObject = Annotated[dict[str, Any], Depends(_object)]
+"""The request's body. Raises Invalid for everything else."""

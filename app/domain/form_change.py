@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from app.tables import (
@@ -51,11 +51,13 @@ def standing(session: Session, project_id: int) -> Standing:
         .group_by(ComparisonResponse.comparison_id)
         .subquery()
     )
-    of_size = {
-        size: number for size, number in session.execute(select(sizes.c.size, func.count()).group_by(sizes.c.size))
-    }
+    of_size = _counted(session, select(sizes.c.size, func.count()).group_by(sizes.c.size))
     return Standing(
-        live={number: count for number, count in session.execute(live)},
+        live=_counted(session, live),
         single=of_size.get(1, 0),
         several=sum(number for size, number in of_size.items() if size > 2),
     )
+
+
+def _counted(session: Session, query: Select[int, int]) -> dict[int, int]:
+    return {row[0]: row[1] for row in session.execute(query)}

@@ -216,15 +216,25 @@ def change_version(
     judgement_form: Mapping[str, Any] | None = None,
     by: Person | None,
 ) -> ProjectVersion:
-    """The next version: the current one with these parts changed, None keeps a part. Raises as `new_version` does."""
+    """The next version: the current one with these parts changed, None keeps a part.
+
+    Raises as `new_version` does, and Invalid where nothing would change.
+    """
     current = session.get_one(ProjectVersion, project.current_version_id)
+    if guidelines is None:
+        guidelines = current.guidelines
+    if consent_text is None:
+        consent_text = current.consent_text
+    if judgement_form is None:
+        judgement_form = current.judgement_form
+    if (
+        texts.document(guidelines, _("The guidelines")) == current.guidelines
+        and texts.document(consent_text, _("The consent text")) == current.consent_text
+        and parse_form(judgement_form) == parse_form(current.judgement_form)
+    ):
+        raise Invalid(_("Nothing has been changed: version %(number)s says the same.", number=current.number))
     return new_version(
-        session,
-        project,
-        guidelines=current.guidelines if guidelines is None else guidelines,
-        consent_text=current.consent_text if consent_text is None else consent_text,
-        judgement_form=current.judgement_form if judgement_form is None else judgement_form,
-        by=by,
+        session, project, guidelines=guidelines, consent_text=consent_text, judgement_form=judgement_form, by=by
     )
 
 

@@ -6,6 +6,8 @@ from app.web import (
     admin_audit,
     admin_comparisons,
     admin_exports,
+    admin_form,
+    admin_guidelines,
     admin_import,
     admin_labels,
     admin_overview,
@@ -30,6 +32,8 @@ SECTIONS = (
     admin_runs.router,
     admin_exports.router,
     admin_people.router,
+    admin_form.router,
+    admin_guidelines.router,
     admin_settings.router,
     admin_audit.router,
 )

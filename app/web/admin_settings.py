@@ -1,4 +1,4 @@
-"""How does the project work, and what are its annotators told? Settings, guidelines, pause and archive."""
+"""How does the project work? Its settings, pause and archive."""
 
 from typing import Annotated, Any
 
@@ -35,39 +35,6 @@ def save(request: Request, session: Database, project: ProjectAdmin, person: Sig
     return redirect(f"/projects/{project.slug}/admin/settings?saved=1")
 
 
-@router.post("/guidelines")
-def save_guidelines(
-    request: Request,
-    session: Database,
-    project: ProjectAdmin,
-    person: SignedIn,
-    guidelines: Annotated[str, Form()] = "",
-    consent_text: Annotated[str, Form()] = "",
-) -> Response:
-    """Store the next version of what annotators are shown."""
-    version = project.current_version
-    try:
-        with session.begin_nested():
-            projects.new_version(
-                session,
-                project,
-                guidelines=guidelines,
-                consent_text=consent_text,
-                judgement_form=version.judgement_form if version else None,
-                by=person,
-            )
-    except Invalid as error:
-        return _page(
-            request,
-            project,
-            status_code=error.status,
-            refusal=error,
-            guidelines=guidelines,
-            consent_text=consent_text,
-        )
-    return redirect(f"/projects/{project.slug}/admin/settings?saved=1")
-
-
 @router.post("/state")
 def set_state(
     session: Database, project: ProjectAdmin, person: SignedIn, state: Annotated[ProjectState, Form()]
@@ -84,7 +51,6 @@ def _page(
     data: dict[str, Any] | None = None,
     refusal: Invalid | Conflict | None = None,
     status_code: int = 200,
-    **told: Any,
 ) -> HTMLResponse:
     errors = settings_form.errors_of(refusal)
     return admin_page(
@@ -95,7 +61,5 @@ def _page(
         status_code=status_code,
         fieldsets=settings_form.fieldsets(data or project.settings, errors.by_field),
         errors=errors,
-        version=project.current_version,
         states=ProjectState,
-        **told,
     )

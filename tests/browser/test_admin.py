@@ -190,7 +190,7 @@ def test_everything_works_without_javascript(browse: Browse, place: AdminProject
     expect(page.get_by_text("Waiting for a worker")).to_be_visible()
 
 
-SECTIONS = "import prompts responses comparisons labels rounds exports people settings audit"
+SECTIONS = "import prompts responses comparisons labels rounds exports people guidelines form settings audit"
 
 
 @pytest.mark.parametrize("look", ["light", "dark", "phone"])

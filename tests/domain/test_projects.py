@@ -112,6 +112,13 @@ def test_a_change_keeps_the_other_parts_and_says_what_changed(session: Session) 
     ]
 
 
+def test_a_change_that_changes_nothing_makes_no_version(session: Session) -> None:
+    project = make_project(session)
+    same = {"ranking": {"ties": True, "partial": False}, "overall": "ranking"}
+    with pytest.raises(Invalid, match="version 1 says the same"):
+        projects.change_version(session, project, guidelines=" \r\n", judgement_form=same, by=None)
+
+
 def test_a_judgement_form_that_does_not_work_makes_no_version(session: Session) -> None:
     project = make_project(session)
     with pytest.raises(Invalid, match="does not work") as refused:

@@ -117,7 +117,7 @@ def test_settings_are_saved_and_bad_ones_are_not(place: AdminProject, committed:
 def test_guidelines_get_a_new_version(place: AdminProject, committed: Committed, visit_as: VisitAs) -> None:
     browser = visit_as(place.admin)
     assert browser.post(f"{place.root}/guidelines", {"guidelines": "Newer words"}).status_code == 303
-    assert "Newer words" in browser.get(f"{place.root}/settings").text
+    assert "Newer words" in browser.get(f"{place.root}/guidelines").text
     with committed() as session:
         assert projects.get_project(session, place.project.id).current_version.number == 2
     too_long = "long " * 30_000

@@ -55,7 +55,7 @@ async function typeset(elements) {
     }
     typesetOne(element);
   }
-  fitAll(elements);
+  watchWidths(elements);
 }
 
 function typesetOne(element) {
@@ -83,25 +83,33 @@ function setStyleOrAttribute(name, value) {
 }
 
 /** Formulas wider than their column scroll by themselves, also by keyboard, whenever the column changes its width. */
-function fitAll(elements) {
-  for (const element of elements) fit(element);
+function watchWidths(elements) {
+  fit(elements);
   const columns = new Set(elements.map((element) => element.closest(".prose")).filter(Boolean));
   for (const column of columns) resized.observe(column);
 }
 
 const resized = new ResizeObserver((entries) => {
-  for (const { target } of entries) for (const element of target.querySelectorAll(".math")) fit(element);
+  fit(entries.flatMap(({ target }) => [...target.querySelectorAll(".math")]));
 });
 
-function fit(element) {
-  element.classList.remove("is-wide");
+/** All is read before all is written, so that the page is laid out once. */
+function fit(elements) {
+  for (const element of elements) element.classList.remove("is-wide");
+  const areWide = elements.map(isWide);
+  for (const [index, element] of elements.entries()) {
+    element.classList.toggle("is-wide", areWide[index]);
+    if (areWide[index]) element.tabIndex = 0;
+    else element.removeAttribute("tabindex");
+  }
+}
+
+function isWide(element) {
   const column = element.parentElement.closest("p, li, td, th, blockquote, h1, h2, h3, h4, h5, h6, .prose");
+  if (!column) return false;
   const { left, right } = column.getBoundingClientRect();
   const boxes = [...element.querySelectorAll(".katex-base")].map((box) => box.getBoundingClientRect());
-  const isWide = boxes.some((box) => box.left < left - 1 || box.right > right + 1);
-  element.classList.toggle("is-wide", isWide);
-  if (isWide) element.tabIndex = 0;
-  else element.removeAttribute("tabindex");
+  return boxes.some((box) => box.left < left - 1 || box.right > right + 1);
 }
 
 // --- Code ---

@@ -20,6 +20,7 @@ _BEGIN = re.compile(r"\\begin\{((?:" + "|".join(_ENVIRONMENTS) + r")\*?)\}")
 _DOLLAR = re.compile(r"\$((?:\\.|[^\\$`])+)\$(?!\$)", re.DOTALL)
 _DOUBLE_DOLLAR = re.compile(r"\$\$((?:\\.|[^\\$])+)\$\$", re.DOTALL)
 _LOOKS_LIKE_TEX = re.compile(r"[\\^_=+<>]")
+_PROSE = re.compile(r"[^\W\d_]{2,}\s+[^\W\d_]{2,}")  # two words in a row
 _SENTENCE_END = re.compile("[.,;:!?\u3002\uff0c\uff1b\uff1a]?$")  # the last four are Chinese
 
 
@@ -53,21 +54,23 @@ def _dollar(state: StateInline, silent: bool) -> bool:
     if found := _DOUBLE_DOLLAR.match(state.src, state.pos):
         return bool(found[1].strip()) and _push(state, "math_display", found[1], found.end(), silent)
     found = _DOLLAR.match(state.src, state.pos)
-    around = (state.src[state.pos - 1 : state.pos], state.src[found.end() : found.end() + 2]) if found else ("", "")
-    if found is None or not _is_math(found[1], *around):
-        return False
-    return _push(state, "math_inline", found[1], found.end(), silent)
+    return found is not None and _is_math(found) and _push(state, "math_inline", found[1], found.end(), silent)
 
 
-def _is_math(tex: str, before: str, after: str) -> bool:
+def _is_math(found: re.Match[str]) -> bool:
     """Whether what stands between two dollars is math, and not the text between two prices or shell variables."""
+    tex = found[1]
+    before = found.string[found.start() - 1 : found.start()]
+    after = found.string[found.end() : found.end() + 2]
     if (before.isascii() and before.isalnum()) or after[:1].isdigit():
         return False
     spaces = tex[0].isspace() + tex[-1].isspace()
-    if spaces == 0:
-        return not (after[:1].isalpha() and tex[-1] in "/:;.,-_&?")
+    if spaces == 0 and after[:1].isalpha() and tex[-1] in "/:;.,-_&?":
+        return False
     if "\\" in tex or "^" in tex:
         return True
+    if spaces == 0:
+        return _PROSE.search(tex) is None
     return spaces == 2 and _LOOKS_LIKE_TEX.search(tex) is not None and not after.strip().isdigit()
 
 

@@ -1,5 +1,9 @@
 """Is every formula that models write found, and does no price, path or list become one?"""
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -23,7 +27,7 @@ def text_of(text: str) -> str:
     parser = MarkdownIt("commonmark").enable("table")
     find_math(parser)
     for kind in ("math_inline", "math_display", "math_block"):
-        parser.add_render_rule(kind, lambda _, tokens, index, *__: f"[{tokens[index].content}]")
+        parser.add_render_rule(kind, lambda _, tokens, index, *__: f"[[{tokens[index].content}]]")
     return str(parser.render(text))
 
 
@@ -75,6 +79,7 @@ def test_math_is_found(text: str, math: list[tuple[str, str]]) -> None:
         "Between $5-$6, or $5/$6, or $5\u2013$6, ($5)\u2013($6).",
         "Store A has a $100 rebate, store B saves $25 or US$30 and A$40.",
         "$5 + $6 = $11 and $ 5 + $ 6",
+        "It was $100 off the price, or 10$.",
         "Set $HOME and $PATH, or $HOME/$USER:$PATH",
         "`$x$` and `a$b` costs $1",
         "```\n$x$ \\[ y \\]\n```",
@@ -97,14 +102,31 @@ def test_what_is_no_math_stays_text(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "html"),
     [
-        ("\\[\nx\n\\] Let **us** see\nmore", "[x]<p>Let <strong>us</strong> see\nmore</p>\n"),
-        ("a\n\\[\nx\n\\]\nb", "<p>a</p>\n[x]<p>b</p>\n"),
-        ("> \\[\n> x\n> \\] then\n\nb", "<blockquote>\n[x]<p>then</p>\n</blockquote>\n<p>b</p>\n"),
-        ("\\[ x \\] where y\nis z", "<p>[x] where y\nis z</p>\n"),
-        ("\\[ x\n\n\\[ y \\]", "<p>[ x</p>\n[y]"),
-        ("Store $A$ has a $100 rebate and store $B$ none", "<p>Store [A] has a $100 rebate and store [B] none</p>\n"),
-        ("[Buy $x](https://e.org) or $y$", '<p><a href="https://e.org">Buy $x</a> or [y]</p>\n'),
+        ("\\[\nx\n\\] Let **us** see\nmore", "[[x]]<p>Let <strong>us</strong> see\nmore</p>\n"),
+        ("a\n\\[\nx\n\\]\nb", "<p>a</p>\n[[x]]<p>b</p>\n"),
+        ("> \\[\n> x\n> \\] then\n\nb", "<blockquote>\n[[x]]<p>then</p>\n</blockquote>\n<p>b</p>\n"),
+        ("\\[ x \\] where y\nis z", "<p>[[x]] where y\nis z</p>\n"),
+        ("\\[ x\n\n\\[ y \\]", "<p>[ x</p>\n[[y]]"),
+        (
+            "Store $A$ has a $100 rebate and store $B$ none",
+            "<p>Store [[A]] has a $100 rebate and store [[B]] none</p>\n",
+        ),
+        ("[Buy $x](https://e.org) or $y$", '<p><a href="https://e.org">Buy $x</a> or [[y]]</p>\n'),
     ],
 )
 def test_text_around_math_is_kept(text: str, html: str) -> None:
     assert text_of(text) == html
+
+
+CONTENT = Path(__file__).parent.parent.parent.parent / "shared" / "data" / "loadtest_content" / "content.jsonl"
+
+
+@pytest.mark.skipif(not CONTENT.exists(), reason="the shared folder with real answers is not here")
+def test_real_answers_have_no_torn_formula_and_no_price_in_one() -> None:
+    rows = [json.loads(line) for line in CONTENT.read_text().splitlines()]
+    texts = [text for row in rows for text in (row["prompt"], row["response"])]
+    assert sum(len(math_in(text)) for text in texts) > 1_700
+    for text in texts:
+        outside = re.sub(r"<pre>.*?</pre>|<code>.*?</code>|\[\[.*?\]\]", "", text_of(text), flags=re.DOTALL)
+        assert re.findall(r"^\s*[\[\]]$|\\(?:frac|sqrt|left|right|begin|end|sum|cdot)\b", outside, re.MULTILINE) == []
+        assert [tex for _, tex in math_in(text) if re.search(r"rebate|price|saves", tex) and "\\text" not in tex] == []

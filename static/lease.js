@@ -1,12 +1,16 @@
 // Whose is this comparison, and until when? Counts the lease down, extends it while somebody works, says when it ended.
 
 import { fill, say } from "/static/page.js";
+import { ask } from "/static/server.js";
 
 const AWAY = 5 * 60_000; // milliseconds without a sign of life, after which the lease is left to run out
 const ENDING = 120; // seconds
 
-/** `shown` says where the lease stands: data-seconds-left, and data-heartbeat to extend it. */
-export function watchLease(shown, csrf, words, stopwatch, signal) {
+/**
+ * `shown` says where the lease stands: data-seconds-left, and data-heartbeat to extend it. Each time that worked,
+ * "lease-extended" tells when it ends, which holds for every comparison that the annotator has.
+ */
+export function watchLease(shown, words, stopwatch, signal) {
   const given = Number(shown.dataset.secondsLeft);
   const every = Math.min(60, Math.max(5, given / 3)) * 1000;
   let end = Date.now() + given * 1000;
@@ -36,13 +40,11 @@ export function watchLease(shown, csrf, words, stopwatch, signal) {
 
   async function extend() {
     asked = Date.now();
-    try {
-      const headers = { "X-CSRF-Token": csrf, "HX-Request": "true" };
-      const answer = await fetch(shown.dataset.heartbeat, { method: "POST", headers, signal });
-      if (answer.ok) end = Date.now() + (await answer.json()).seconds_left * 1000;
-      else if (answer.status === 409) end = Date.now();
-    } catch {
-      // The network is away: the next beat tries again, and the countdown goes on.
-    }
+    // Without an answer the next beat tries again, and the countdown goes on.
+    const answer = await ask(shown.dataset.heartbeat, { signal });
+    if (answer.status === 409) end = Date.now();
+    if (!answer.ok || !answer.body) return;
+    end = Date.now() + answer.body.seconds_left * 1000;
+    shown.dispatchEvent(new CustomEvent("lease-extended", { bubbles: true, detail: { end } }));
   }
 }

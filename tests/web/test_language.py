@@ -3,7 +3,6 @@
 import ast
 import re
 from collections.abc import Callable, Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -20,8 +19,8 @@ from app.messages import collect, read_catalogue
 from app.tables import Person
 from app.web.languages import LANGUAGE_COOKIE, accepted
 from app.web.pages import templates
-from tests.admin_project import AdminProject, make_admin_project
 from tests.factories import PASSWORD, make_person
+from tests.web.reading import NAMES, texts_of, words_of
 from tests.web.visitor import Visitor
 
 Committed = sessionmaker[Session]
@@ -30,27 +29,6 @@ ROOT = Path(__file__).parent.parent.parent
 CHINESE = LANGUAGES[1]
 CODE = [path for room in ("domain", "web", "api") for path in sorted((ROOT / "app" / room).rglob("*.py"))]
 TEMPLATES = sorted(path.relative_to(resource("templates")).as_posix() for path in resource("templates").rglob("*.html"))
-
-READ_ALOUD = {"title", "aria-label", "placeholder", "alt", "data-confirm", "data-copy"}
-# The same in every language: names, and keys as they are printed on them.
-NAMES = {
-    "prefloop",
-    "sha256",
-    "API",
-    "JSON",
-    "JSONL",
-    "TRL",
-    "PPO",
-    "KL",
-    "Shift",
-    "Alt",
-    "Ctrl",
-    "Enter",
-    "Esc",
-    "Tab",
-}
-SILENT = {"script", "style", "code", "pre", "kbd", "template"}
-
 
 # The catalogues
 
@@ -149,40 +127,11 @@ def test_underscore_means_one_thing(path: Path) -> None:
     assert not speaks or thrown == []
 
 
-class Texts(HTMLParser):
-    """What a reader meets in HTML: text between tags and the attributes that are read aloud or shown."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.found: list[str] = []
-        self._silent: list[str] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.found += [value for name, value in attributes if name in READ_ALOUD and value]
-        if tag in SILENT:
-            self._silent.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if self._silent and self._silent[-1] == tag:
-            self._silent.pop()
-
-    def handle_data(self, data: str) -> None:
-        if not self._silent:
-            self.found.append(data)
-
-
-def _words(text: str) -> list[str]:
-    """The words to translate. Attributes that a macro writes, and JSON that shows what a file may hold, are none."""
-    said = re.sub(r'[a-z-]+="[^"]*"|^\s*\{".*', "", text)
-    return [word for word in re.findall(r"[^\W\d_]\w+", said) if word not in NAMES]
-
-
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_templates_say_nothing_past_gettext(name: str) -> None:
     source = (resource("templates") / name).read_text()
     html = "".join(value for _line, kind, value in templates().lex(source) if kind == "data")
-    assert [text for text in Texts(html).found if _words(text)] == []
+    assert [text for text in texts_of(html) if words_of(text)] == []
     assert list(_sentences(templates().parse(source))) == []
 
 
@@ -309,40 +258,3 @@ def test_api_refuses_in_the_language_asked_for(visitor: Visitor) -> None:
 def _in_chinese(message: str) -> str:
     with speaking(CHINESE):
         return gettext(message)
-
-
-# Whole pages
-
-
-@pytest.fixture
-def place(committed: Committed) -> AdminProject:
-    with committed.begin() as session:
-        return make_admin_project(session, "故事")
-
-
-ADMIN_PAGES = [
-    "",
-    "/import",
-    "/prompts",
-    "/responses",
-    "/comparisons",
-    "/labels",
-    "/rounds",
-    "/exports",
-    "/people",
-    "/settings",
-    "/audit",
-]
-
-
-@pytest.mark.parametrize("path", ADMIN_PAGES)
-def test_admin_pages_hold_no_english_sentence(place: AdminProject, visit_as: VisitAs, path: str) -> None:
-    page = visit_as(place.admin).get(place.root + path, **{"Accept-Language": "zh-CN"})
-    assert page.status_code == 200
-    assert _english(page.text) == []
-
-
-def _english(html: str) -> list[str]:
-    """Runs of three English words and more."""
-    runs = [run for text in Texts(html).found for run in re.findall(r"[A-Za-z']+(?:[ ,]+[A-Za-z']+){2,}", text)]
-    return [run for run in runs if _words(run)]

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, joinedload, selectinload
 
 from app.domain import audit
 from app.domain.filters import IS_UNTOUCHED, PROGRESS, Progress, one_of, says
+from app.domain.judgement import parse_form
 from app.domain.writable import require_writable
 from app.errors import Invalid, NotFound
 from app.language import gettext as _
@@ -28,12 +29,14 @@ from app.tables import (
     ComparisonState,
     Membership,
     Person,
+    Project,
+    ProjectVersion,
     Purpose,
     Response,
     ResponseState,
 )
 
-FEWEST, MOST = 2, 9
+MOST = 9
 MOST_LABELS = 1_000
 HIGHEST_PRIORITY = 1_000_000
 
@@ -55,12 +58,19 @@ class NewComparison:
     assignees: Sequence[int] = ()
 
 
+def fewest_responses(session: Session, project_id: int) -> int:
+    """How many responses a comparison needs: 1 where the project's current form judges each by itself, else 2."""
+    version = select(ProjectVersion.judgement_form).join(Project, Project.current_version_id == ProjectVersion.id)
+    return parse_form(session.scalars(version.where(Project.id == project_id)).one()).fewest_responses
+
+
 def create_comparisons(session: Session, items: Sequence[NewComparison]) -> list[Comparison]:
     """Make comparisons in a handful of statements, in the order given; all of them or, on an error, none.
 
     Raises:
-        Invalid: if k is below 1, the responses are not 2 to 9 different active ones of the comparison's own prompt,
-            the gold groups are not a partition of them, or an assignee is no member of the project.
+        Invalid: if k is below 1, the responses are not 2 to 9 different active ones of the comparison's own prompt (1
+            is enough where the project's form judges each by itself), the gold groups are not a partition of them or
+            say nothing, or an assignee is no member of the project.
     """
     for project_id in {item.project_id for item in items}:
         require_writable(session, project_id)
@@ -105,21 +115,29 @@ def _check(session: Session, items: Sequence[NewComparison]) -> None:
     asked = {id_ for item in items for id_ in item.response_ids}
     query = select(Response.id, Response.prompt_id, Response.state).where(one_of(Response.id, sorted(asked)))
     usable = {id_: prompt_id for id_, prompt_id, state in session.execute(query) if state is ResponseState.ACTIVE}
+    fewest = {project_id: fewest_responses(session, project_id) for project_id in {item.project_id for item in items}}
     for item in items:
-        _check_one(item, usable)
+        _check_one(item, usable, fewest[item.project_id])
     for project_id in {item.project_id for item in items}:
         assignees = {id_ for item in items if item.project_id == project_id for id_ in item.assignees}
         _check_assignees(session, project_id, assignees)
 
 
-def _check_one(item: NewComparison, usable: Mapping[int, int]) -> None:
+def _check_one(item: NewComparison, usable: Mapping[int, int], fewest: int) -> None:
     """`usable` holds the prompt of every active response."""
     ids = list(item.response_ids)
-    if not FEWEST <= len(ids) <= MOST or len(set(ids)) < len(ids):
+    if len(ids) == 1 and fewest > 1:
+        raise Invalid(
+            _(
+                "The project's form compares responses with each other: give a comparison at least two, or ask in the"
+                " form for what is judged by itself alone, such as a score."
+            )
+        )
+    if not fewest <= len(ids) <= MOST or len(set(ids)) < len(ids):
         raise Invalid(
             _(
                 "A comparison takes %(fewest)s to %(most)s different responses, not %(ids)s.",
-                fewest=FEWEST,
+                fewest=fewest,
                 most=MOST,
                 ids=ids,
             )
@@ -137,6 +155,8 @@ def _check_one(item: NewComparison, usable: Mapping[int, int]) -> None:
         named = [id_ for group in item.gold_groups for id_ in group]
         if sorted(named) != sorted(ids) or not all(item.gold_groups):
             raise Invalid(_("The known answer must name each of the comparison's responses once."))
+        if len(ids) == 1:
+            raise Invalid(_("A known answer is an order, so it needs at least two responses: leave it out here."))
 
 
 def _check_k(k: int) -> None:

@@ -59,7 +59,7 @@ def preview_import(session: Session, project: Project, filename: str, content: b
                 megabytes=settings().max_upload_mb,
             )
         )
-    report = _report(content)
+    report = _report(content, comparisons.fewest_responses(session, project.id))
     if not report["rows"]:
         raise Invalid(_("The file is empty: there is no line with a prompt in it."))
     kept = Import(
@@ -79,7 +79,7 @@ def _shown_name(filename: str) -> str:
     return "".join(character for character in filename if character.isprintable())[-200:].strip() or "upload.jsonl"
 
 
-def _report(content: bytes) -> dict[str, Any]:
+def _report(content: bytes, fewest: int) -> dict[str, Any]:
     counted = ("rows", "good_rows", "bad_rows", "prompts", "responses", "comparisons")
     report: dict[str, Any] = dict.fromkeys(counted, 0)
     errors: list[dict[str, Any]] = []
@@ -94,7 +94,7 @@ def _report(content: bytes) -> dict[str, Any]:
         report["good_rows"] += 1
         report["prompts"] += len(row.prompts)
         report["responses"] += sum(len(prompt.responses) for prompt in row.prompts)
-        report["comparisons"] += sum(len(parts(prompt.responses)) for prompt in row.prompts)
+        report["comparisons"] += sum(len(parts(prompt.responses, fewest)) for prompt in row.prompts)
         if len(sample) < _SHOWN_ROWS:
             sample.append(_shown_row(row))
     return report | {"errors": errors, "sample": sample}
@@ -114,9 +114,9 @@ def _shown_row(row: Row) -> dict[str, Any]:
     }
 
 
-def parts(responses: Sequence[T]) -> list[Sequence[T]]:
-    """Responses to one prompt as comparisons: none for fewer than two, several of even size for more than nine."""
-    if len(responses) < comparisons.FEWEST:
+def parts(responses: Sequence[T], fewest: int = 2) -> list[Sequence[T]]:
+    """Responses to one prompt as comparisons: none for fewer than `fewest`, several of even size for more than nine."""
+    if len(responses) < fewest:
         return []
     count = -(-len(responses) // comparisons.MOST)
     cuts = [place * len(responses) // count for place in range(count + 1)]
@@ -128,9 +128,9 @@ def take_import(
 ) -> TakenImport:
     """Store a previewed file's prompts and responses and open a comparison for each set of 2 to 9 responses.
 
-    `k` labels are wanted for each, the project's own number where none is given. What the project has already is not
-    doubled. Raises InvalidImport where lines are bad and `only_good_rows` is not set; Conflict where it was taken or
-    discarded already.
+    Where the project's form judges each response by itself, one is enough. `k` labels are wanted for each comparison,
+    the project's own number where none is given. What the project has already is not doubled. Raises InvalidImport
+    where lines are bad and `only_good_rows` is not set; Conflict where it was taken or discarded already.
     """
     content = _lock_previewed(session, import_)
     project = session.get_one(Project, import_.project_id)
@@ -170,7 +170,10 @@ def _lock_previewed(session: Session, import_: Import) -> bytes:
 def open_comparisons(session: Session, project: Project, responses: Sequence[Sequence[Response]], k: int) -> int:
     """Open the comparisons that are not there yet; return how many."""
     # In one order, so that rows that list the same responses differently are one comparison.
-    wanted = [tuple(sorted(response.id for response in part)) for of_prompt in responses for part in parts(of_prompt)]
+    fewest = comparisons.fewest_responses(session, project.id)
+    wanted = [
+        tuple(sorted(response.id for response in part)) for of_prompt in responses for part in parts(of_prompt, fewest)
+    ]
     prompt_of = {response.id: response.prompt_id for of_prompt in responses for response in of_prompt}
     known = _compared_sets(session, project.id, set(prompt_of.values()))
     new = [ids for ids in dict.fromkeys(wanted) if frozenset(ids) not in known]

@@ -74,7 +74,8 @@ class Facts(TypedDict, total=False):
 def start_round(session: Session, project: Project, *, by: Person | None, seed: int | None = None) -> Round:
     """Start a project's next round with a copy of its settings; `by` is empty where the loop starts it itself.
 
-    Raises Conflict where a round is live, the project is not active, or it has no prompts to train or to measure on.
+    Raises Conflict where a round is live, the project is not active, it has no prompts to train or to measure on, or
+    one response a prompt is to be sampled and the form compares several.
     """
     project = session.get_one(Project, project.id, with_for_update={"key_share": True}, populate_existing=True)
     if project.state is not ProjectState.ACTIVE:
@@ -85,7 +86,16 @@ def start_round(session: Session, project: Project, *, by: Person | None, seed: 
             _("Round %(number)s is still %(state)s: let it end, or cancel it.", number=live.number, state=_(live.state))
         )
     _require_prompts(session, project.id)
-    samples = parse_settings(project.settings).loop.prompts_per_round > 0
+    settings = parse_settings(project.settings)
+    samples = settings.loop.prompts_per_round > 0
+    if samples and settings.responses_per_prompt < comparisons.fewest_responses(session, project.id):
+        raise Conflict(
+            _(
+                "The policy writes one response to a prompt, and the project's form compares responses with each other:"
+                " raise the responses per prompt in the settings, or ask in the form for what is judged by itself,"
+                " such as a score."
+            )
+        )
     last = session.scalar(select(func.max(Round.number)).where(Round.project_id == project.id))
     round_ = Round(
         project_id=project.id,

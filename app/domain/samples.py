@@ -166,7 +166,7 @@ def open_comparisons(
     mixed_share: float,
     seed: int,
 ) -> list[Comparison]:
-    """Open a comparison for every prompt with two distinct fresh responses.
+    """Open a comparison for every prompt with two distinct fresh responses, or one where the project's form allows it.
 
     In a share of them half of the fresh responses give way to older ones of the same prompt, which ties the scales
     of successive policies together.
@@ -181,14 +181,15 @@ def open_comparisons(
     older = _older_responses(session, round_, list(by_prompt))
     # The share is of all comparisons, though only prompts that were answered before can be mixed.
     mixing = min(1.0, mixed_share * len(by_prompt) / len(older)) if older else 0.0
+    fewest = comparisons.fewest_responses(session, round_.project_id)
     items = []
     for draw in draws:
         shown = by_prompt.get(draw.prompt.id, [])
-        if len(shown) < 2 or draw.prompt.id not in active:
+        if len(shown) < fewest or draw.prompt.id not in active:
             continue
         texts = {response.text for response in shown}
         known = [response for response in older.get(draw.prompt.id, []) if response.text not in texts]
-        is_mixed = bool(known) and chance.random() < mixing
+        is_mixed = bool(known) and len(shown) > 1 and chance.random() < mixing
         if is_mixed:
             swapped = chance.sample(known, min(len(known), len(shown) // 2))
             shown = [*chance.sample(shown, len(shown) - len(swapped)), *swapped]
@@ -224,10 +225,19 @@ def _older_responses(session: Session, round_: Round, prompt_ids: Sequence[int])
 def reference_samples(session: Session, base: Policy) -> dict[int, list[Response]]:
     """The one stored set of version 0's samples on train prompts that all scores are normalised on, by prompt.
 
-    It is what the first run stored that sampled version 0 on train prompts, prompts with a single sample left out.
+    It is what the first run stored that sampled version 0 more than once on train prompts, prompts with a single sample
+    left out.
     """
     is_reference = (Response.policy_id == base.id, Prompt.split == Split.TRAIN, Run.step != Step.EVALUATE_POLICY)
-    first = select(func.min(Run.id)).join(Response, Response.run_id == Run.id).join(Prompt).where(*is_reference)
+    several = (
+        select(Run.id)
+        .join(Response, Response.run_id == Run.id)
+        .join(Prompt, Prompt.id == Response.prompt_id)
+        .where(*is_reference)
+        .group_by(Run.id, Response.prompt_id)
+        .having(func.count() > 1)
+    )
+    first = select(func.min(several.subquery().c.id))
     query = (
         select(Response)
         .join(Prompt, Prompt.id == Response.prompt_id)

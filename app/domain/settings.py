@@ -77,13 +77,26 @@ class ProjectSettings(_Settings):
         default=1, ge=1, le=100, description="Labels wanted for each comparison, each from another annotator."
     )
     responses_per_prompt: int = Field(
-        default=4, ge=2, le=9, description="Responses that the policy writes to a prompt, compared together."
+        default=4,
+        ge=1,
+        le=9,
+        description="Responses that the policy writes to a prompt, compared together. 1 where each is judged alone.",
     )
     lease_minutes: int = Field(
         default=20,
         ge=1,
         le=240,
         description="Minutes an annotator has for a comparison before it goes to somebody else.",
+    )
+    repeat_share: float = Field(
+        default=0,
+        ge=0,
+        le=0.5,
+        description="Share of an annotator's work that is their own earlier work again, unmarked and never trained on.",
+    )
+    show_consistency: bool = Field(
+        default=False,
+        description="Annotators see how many pairs of responses they ordered the same way when they came again.",
     )
     validation_share: float = Field(
         default=0.1, ge=0, lt=1, description="Share of prompts for making choices. Fixed by the first prompt."

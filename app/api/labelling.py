@@ -8,14 +8,23 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from app.api.access import Caller, Database, Member
-from app.api.shapes import Id, PathId, Received
+from app.api.shapes import PathId, Received, StrictId
 from app.domain import consent, labels, people, projects, queue
 from app.domain.empty_queue import EmptyQueue
+from app.domain.judgement import JudgementForm, parse_form
 from app.errors import NotFound
 from app.language import gettext as _
 from app.tables import Assignment
 
 router = APIRouter(tags=["labelling"])
+
+
+_ANSWERS = """What the judgement form asks beside the order; a part that it does not ask is refused, as are ids of other
+responses. `strength`: of a pair that is no tie, 1 (the weakest) to the form's last grade. `all_bad`: true. `scores`: a
+number for each response by its id. `criteria`: by key `{"scores": {id: 1..N}}`, `{"groups": [[..]]}` or, of a pair,
+`{"groups": .., "strength": ..}`. `corrections`: by response id the better text; `written`: a better answer written from
+nothing; both become responses, whose ids come back as `response_id`. `flags`: by key a list of response ids, or true
+for a flag of the comparison. `rationale`: text."""
 
 
 class ResponseToRank(BaseModel):
@@ -34,7 +43,7 @@ class AssignmentShown(BaseModel):
     messages: list[Any] = Field(description="The prompt: a list of `{role, content}`.")
     responses: list[ResponseToRank] = Field(description="In the order they are to be shown.")
     guidelines: str = Field(description="Markdown.")
-    judgement_form: dict[str, Any]
+    judgement_form: JudgementForm = Field(description="What is asked, with nothing left out.")
     expires_at: datetime
     seconds_left: float
 
@@ -53,16 +62,24 @@ class Next(BaseModel):
     nothing: Nothing | None
 
 
-class Ranking(Received):
-    """An answer. Ranking again with the same answer changes nothing."""
+class Answer(Received):
+    """An answer. The same one again changes nothing."""
 
-    groups: list[list[Id]] = Field(
-        description="Response ids, the best group first; ids in one group are tied. Every response exactly once.",
+    groups: list[list[StrictId]] = Field(
+        default=[],
+        description=(
+            "Response ids, the best group first; ids in one group are tied. Every response exactly once, or at least"
+            " two where the form allows partial rankings. A pair is `[[better], [worse]]` or `[[one, other]]`. Empty"
+            " where the form asks for no order, or where `all_bad` or an excusing flag stands instead of it."
+        ),
         examples=[[[12], [10, 11], [13]]],
-        min_length=1,
         max_length=9,
     )
-    answers: dict[str, Any] = Field(default={}, description="What the judgement form asks beside the ranking.")
+    answers: dict[str, Any] = Field(
+        default={},
+        description=" ".join(_ANSWERS.split()),
+        examples=[{"scores": {"10": 3.5, "11": 2}, "flags": {"harmful": [11]}, "rationale": "11 invents a source."}],
+    )
     seconds: float | None = Field(default=None, ge=0, le=1e9, description="Time in front of it.")
 
 
@@ -131,15 +148,15 @@ def get_assignment(session: Database, assignment: Own) -> AssignmentShown:
     status_code=status.HTTP_201_CREATED,
     responses={200: {"model": LabelTaken, "description": "The same answer was there already."}},
 )
-def label(session: Database, assignment: Own, ranking: Ranking, response: Response) -> LabelTaken:
+def label(session: Database, assignment: Own, answer: Answer, response: Response) -> LabelTaken:
     """Answer an assignment. The same answer again gets the same label; another one is refused: revise the label."""
     taken = labels.submit(
         session,
         assignment.id,
         assignment.annotator_id,
-        ranking.groups,
-        answers=ranking.answers,
-        seconds=ranking.seconds,
+        answer.groups,
+        answers=answer.answers,
+        seconds=answer.seconds,
     )
     if taken.is_repeat:
         response.status_code = status.HTTP_200_OK
@@ -173,7 +190,7 @@ def _shown(session: Session, assignment: Assignment) -> AssignmentShown:
         messages=view.prompt.messages,
         responses=[ResponseToRank(id=response.id, text=response.text) for response in view.responses],
         guidelines=view.project_version.guidelines,
-        judgement_form=view.project_version.judgement_form,
+        judgement_form=parse_form(view.project_version.judgement_form),
         expires_at=assignment.expires_at,
         seconds_left=view.seconds_left,
     )

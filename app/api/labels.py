@@ -7,10 +7,11 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field, model_validator
 
 from app.api.access import AdminProject, Caller, Database
-from app.api.labelling import LabelTaken, Ranking
+from app.api.labelling import Answer, LabelTaken
 from app.api.shapes import After, Id, Limit, Page, PathId, Received, Search, Shown, page_of
 from app.domain import labels, people
 from app.errors import NotFound
+from app.language import gettext as _
 from app.tables import Label, LabelRevision
 
 router = APIRouter(tags=["labels"])
@@ -21,9 +22,13 @@ class RevisionShown(Shown):
 
     id: int
     number: int
-    groups: list[list[int]] = Field(description="Response ids, the best group first; ids in one group are tied.")
+    groups: list[list[int]] = Field(
+        description="Response ids, the best group first; ids in one group are tied. Ids without a place are left out."
+    )
     shown_order: list[int] = Field(description="Response ids as they were shown.")
-    answers: dict[str, Any]
+    answers: dict[str, Any] = Field(
+        description="What was said beside the order, in the shape in which it was sent; texts name their `response_id`."
+    )
     seconds: float | None
     project_version_id: int
     created_at: datetime
@@ -123,14 +128,14 @@ def change_labels(session: Database, project: AdminProject, person: Caller, chan
 
 
 @router.post("/labels/{label_id}/revisions")
-def revise(session: Database, person: Caller, label_id: PathId, ranking: Ranking) -> LabelTaken:
+def revise(session: Database, person: Caller, label_id: PathId, answer: Answer) -> LabelTaken:
     """Change one of the caller's own labels, at any time. The same answer again makes no new revision."""
     label = session.get(Label, label_id)
     membership = people.membership(session, label.project_id, person.id) if label else None
     if label is None or membership is None or label.annotator_id != membership.id:
-        raise NotFound(f"You have no label {label_id}.")
+        raise NotFound(_("You have no label %(number)s.", number=label_id))
     revision = labels.revise(
-        session, label.id, membership.id, ranking.groups, answers=ranking.answers, seconds=ranking.seconds
+        session, label.id, membership.id, answer.groups, answers=answer.answers, seconds=answer.seconds
     )
     return LabelTaken(
         label_id=label.id,

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
+from pydantic import Field
 
 from app.api.access import AdminProject, Database
 from app.api.shapes import After, Id, Limit, Page, Search, Shown, page_of
@@ -24,6 +25,8 @@ class ResponseShown(Shown):
     state: ResponseState
     policy_id: int | None
     system: str | None
+    author_id: int | None = Field(description="A pseudonym: the membership of the person who wrote it.")
+    corrects_id: int | None = Field(description="The response that a person corrected by writing this one.")
     run_id: int | None
     finish_reason: FinishReason
     token_ids: list[int] | None

@@ -11,6 +11,9 @@ from app.domain import texts
 _LARGEST_ID = 2**63 - 1
 
 Id = Annotated[int, Field(ge=1, le=_LARGEST_ID)]
+StrictId = Annotated[
+    int, Field(strict=True, ge=1, le=_LARGEST_ID)
+]  # neither "12" nor true, which are read as numbers else
 PathId = Annotated[int, Path(ge=1, le=_LARGEST_ID)]
 After = Annotated[int, Query(ge=0, le=_LARGEST_ID, description="Go on after this id: the last page's `next_after`.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Rows a page.")]

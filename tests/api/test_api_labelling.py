@@ -121,12 +121,13 @@ def test_a_late_answer_is_kept(house: House, queue_of_two: list[list[int]], comm
 @pytest.mark.parametrize(
     "spoil",
     [
+        lambda _: [],
         lambda groups: groups[:-1],
         lambda groups: [*groups, groups[0]],
         lambda groups: [*groups[:-1], [2**62]],
         lambda groups: [*groups, []],
     ],
-    ids=["one is missing", "one is twice", "one is foreign", "a group is empty"],
+    ids=["all are missing", "one is missing", "one is twice", "one is foreign", "a group is empty"],
 )
 def test_a_ranking_that_is_no_partition_is_refused(house: House, queue_of_two: list[list[int]], spoil: Any) -> None:
     assignment = lease(house)
@@ -149,3 +150,81 @@ def test_the_consent_text_is_accepted_before_the_first_lease(
     assert refused["details"]["consent_text"] == "Your labels are published."
     house.annotator.post("~/consent", status=204)
     assert house.annotator.post("~/next", status=200)["assignment"] is not None
+
+
+WHOLE_FORM: dict[str, Any] = {
+    "overall": "none",
+    "score": {"lowest": 0, "highest": 1, "step": 0.25},
+    "criteria": [{"key": "safe", "name": "Safe", "kind": "ranking"}],
+    "correction": "optional",
+    "flags": [{"key": "cannot_judge", "name": "I cannot judge this", "of": "comparison", "excuses": True}],
+}
+
+
+@pytest.fixture
+def whole_form(house: House, queue_of_two: list[list[int]], committed: sessionmaker[Session]) -> list[list[int]]:
+    with committed.begin() as session:
+        project = session.get_one(Project, house.project.id)
+        projects.new_version(session, project, guidelines="", consent_text="", judgement_form=WHOLE_FORM, by=None)
+    return queue_of_two
+
+
+def test_an_assignment_says_all_that_is_asked(house: House, whole_form: list[list[int]]) -> None:
+    form = lease(house)["judgement_form"]
+    assert form["score"] == {"lowest": 0, "highest": 1, "step": 0.25, "required": True}
+    assert form["criteria"][0] | {"key": "safe", "kind": "ranking"} == form["criteria"][0]
+    assert form["ranking"] == {"ties": True, "partial": False}
+    described = house.nobody("GET", "/openapi.json").json()["components"]["schemas"]
+    assert "ScoreAsked" in described
+    assert "response_id" in described["Answer"]["properties"]["answers"]["description"]
+
+
+def test_an_answer_without_an_order(house: House, whole_form: list[list[int]]) -> None:
+    assignment = lease(house)
+    first, second, third = (response["id"] for response in assignment["responses"])
+    answers = {
+        "scores": {str(first): 0.25, str(second): 1, str(third): 0},
+        "criteria": {"safe": {"groups": [[third], sorted([first, second])]}},
+        "corrections": {str(first): "A better one."},
+    }
+    path = f"/assignments/{assignment['id']}/label"
+    taken = house.annotator.post(path, {"answers": answers})
+    assert house.annotator.post(path, {"groups": [], "answers": answers}, status=200)["is_repeat"]
+    (label,) = house.admin.get("~/labels")["items"]
+    (revision,) = label["revisions"]
+    (written,) = house.admin.get("~/responses", source="person")["items"]
+    corrections = {str(first): {"text": "A better one.", "response_id": written["id"]}}
+    assert revision["groups"] == []
+    assert revision["answers"] == answers | {"corrections": corrections}
+    assert (written["text"], written["corrects_id"], written["state"]) == ("A better one.", first, "active")
+    revised = house.annotator.post(
+        f"/labels/{taken['label_id']}/revisions", {"answers": {"flags": {"cannot_judge": True}}}, status=200
+    )
+    assert revised["revision"] == 2
+    assert [row["state"] for row in house.admin.get("~/responses", source="person")["items"]] == ["retired"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "field"),
+    [
+        ({}, "scores"),
+        ({"scores": {"1": 0.3}}, "scores"),
+        ({"flags": {"cannot_judge": "yes"}}, "flags.cannot_judge"),
+        ({"strength": 1}, "answers"),
+        ({"rationale": "because"}, "answers"),
+    ],
+)
+def test_an_answer_is_refused_by_the_name_of_its_part(
+    house: House, whole_form: list[list[int]], answers: Any, field: str
+) -> None:
+    path = f"/assignments/{lease(house)['id']}/label"
+    error = house.annotator.refused(422, "POST", path, json={"answers": answers})
+    assert (error["code"], error["details"]["field"]) == ("Invalid", field)
+    assert house.admin.get("~/labels")["items"] == []
+
+
+@pytest.mark.parametrize("turn", [str, float, bool], ids=["text", "float", "boolean"])
+def test_ids_are_whole_numbers(house: House, queue_of_two: list[list[int]], turn: Any) -> None:
+    assignment = lease(house)
+    groups = [[turn(id_) for id_ in group] for group in one_by_one(assignment)]
+    house.annotator.refused(422, "POST", f"/assignments/{assignment['id']}/label", json={"groups": groups})

@@ -70,6 +70,7 @@ def _parser() -> MarkdownIt:
 def render_markdown(text: str) -> Markup:
     """Safe HTML of a markdown text: no raw HTML, no images, no scripts, no styles; links open elsewhere.
 
+    Its headings follow the page's own: the first is an h2, and none is more than one level below the one before.
     Math stands in it as TeX, in elements of class `math` that static/content.js typesets; code is highlighted by
     classes alone. A response is shown to several annotators, so the HTML of the latest texts is kept. A text of more
     than 200,000 characters is shown as it is, without formatting.
@@ -86,6 +87,7 @@ def _render(text: str) -> Markup:
     for token in tokens:
         if token.type in _BLOCKS:
             token.attrSet("dir", "auto")
+    _order_headings(tokens)
     html = parser.renderer.render(tokens, parser.options, environment)
     clean = nh3.clean(
         html,
@@ -98,6 +100,16 @@ def _render(text: str) -> Markup:
         link_rel="noopener noreferrer nofollow",
     )
     return Markup(clean)  # noqa: S704 - cleaned by nh3 just now
+
+
+def _order_headings(tokens: list[Token]) -> None:
+    """Put the headings below the page's own, h2 and on, without a gap, whichever level the text begins with."""
+    above: list[str] = []
+    for token in tokens:
+        if token.type == "heading_open":
+            above = [tag for tag in above if tag < token.tag] + [token.tag]
+        if token.type in {"heading_open", "heading_close"}:
+            token.tag = f"h{min(len(above) + 1, 6)}"
 
 
 _kept = lru_cache(_KEPT)(_render)

@@ -19,7 +19,7 @@ def fenced(text: str) -> str:
 
 def test_an_example_is_a_card_between_the_markdown_around_it() -> None:
     html = render_guidelines(f"# Before\n\n{fenced(EXAMPLE)}\n\n*After*")
-    assert html.index("Before</h1>") < html.index('<section class="example"') < html.index("<em>After</em>")
+    assert html.index("Before</h2>") < html.index('<section class="example"') < html.index("<em>After</em>")
     assert html.count("example-better") == 1
     assert html.count("example-worse") == 2
     assert html.count("example-answers") == 1

@@ -106,6 +106,21 @@ def test_nothing_acts(text: str) -> None:
     assert all(value and value.startswith(("http", "mailto")) for name, value in read.attributes if name == "href")
 
 
+@pytest.mark.parametrize(
+    ("text", "levels"),
+    [
+        ("# a\n## b\n### c\n## d\n# e", "23432"),
+        ("#### a\n#### b\n##### c\n## d\n#### e\n### f", "223233"),
+        ("# a\n###### b\n###### c", "233"),
+        ("a\n===\n> ### b\n\nc\n---", "233"),
+        ("# 1\n## 2\n### 3\n#### 4\n##### 5\n###### 6", "234566"),
+    ],
+)
+def test_headings_follow_the_page_s_own_without_a_gap(text: str, levels: str) -> None:
+    html = render_markdown(text)
+    assert "".join(re.findall(r"<h(\d)", html)) == "".join(re.findall(r"</h(\d)", html)) == levels
+
+
 def test_no_class_but_ours_gets_through() -> None:
     classes = {
         value

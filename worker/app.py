@@ -8,7 +8,7 @@ from procrastinate.jobs import Status
 
 from app.config import settings
 from app.database import database_url, transaction
-from app.domain import queue, rounds, runs
+from app.domain import drafts, queue, rounds, runs
 from app.errors import PrefloopError
 from app.jobs import LEARN, LIGHT, RUN_STEP
 from worker.supervision import execute_run
@@ -46,12 +46,13 @@ async def drop_stalled_jobs(app: App) -> None:
 
 
 def tick_all() -> None:
-    """What time brings: leases run out, lost runs are queued again, every project's loop is looked at.
+    """What time brings: leases and drafts run out, lost runs are queued again, every project's loop is looked at.
 
     Each in a transaction of its own: none holds comparisons while it waits for a round, or the other way about.
     """
     with transaction() as session:
         queue.expire_leases(session)
+        drafts.purge(session)
     with transaction() as session:
         for run_id in runs.requeue_lost(session):
             logger.warning("run %s had lost its job and is queued again", run_id)

@@ -19,6 +19,7 @@ from app.tables import (
     Project,
     Prompt,
     PromptState,
+    Purpose,
     Response,
     ResponsePurpose,
     ResponseState,
@@ -146,6 +147,7 @@ def project_counts(session: Session, projects: Sequence[Project]) -> dict[int, P
         ids,
         func.sum(Comparison.openings),
         Comparison.state == ComparisonState.OPEN,
+        Comparison.purpose != Purpose.REPEAT,
     )
     live = _by_project(session, Round.project_id, ids, func.min(Round.state), Round.state.in_(LIVE_STATES))
     return {
@@ -172,7 +174,7 @@ def _by_project(
 
 
 def counts(session: Session, project_id: int) -> Counts:
-    """How far a project's labelling has come."""
+    """How far a project's labelling has come. What annotators are shown again is no new work, so it is left out."""
 
     def many(*conditions: ColumnElement[bool]) -> ColumnElement[int]:
         return func.count().filter(*conditions)
@@ -192,7 +194,7 @@ def counts(session: Session, project_id: int) -> Counts:
             many(waits[ComparisonState.RETIRED]).label("retired"),
             total(Comparison.k - Comparison.openings - Comparison.submitted).label("live"),
             total(Comparison.openings, is_open).label("openings"),
-        ).where(Comparison.project_id == project_id)
+        ).where(Comparison.project_id == project_id, Comparison.purpose != Purpose.REPEAT)
     ).one()
     labels = session.execute(
         select(func.count().label("labels"), func.count().filter(Label.surplus).label("surplus")).where(

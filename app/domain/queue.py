@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session, joinedload
 
-from app.domain import consent, drafts, texts
+from app.domain import consent, drafts, repeats, texts
 from app.domain.empty_queue import EmptyQueue, explain
 from app.domain.filters import ASKED_BEFORE, FOR_ANNOTATOR
 from app.domain.settings import parse_settings
@@ -25,11 +25,13 @@ from app.tables import (
     Assignment,
     AssignmentState,
     Comparison,
+    ComparisonState,
     Membership,
     Project,
     ProjectState,
     ProjectVersion,
     Prompt,
+    Purpose,
     Response,
 )
 
@@ -143,10 +145,10 @@ def next_assignment(
 def _hand_out(session: Session, project: Project, annotator_id: int) -> Assignment | EmptyQueue:
     """A new lease, or why there is none."""
     who = {"project_id": project.id, "annotator_id": annotator_id}
-    lease = {
-        "project_version_id": project.current_version_id,
-        "lease_minutes": parse_settings(project.settings).lease_minutes,
-    }
+    settings = parse_settings(project.settings)
+    lease = {"project_version_id": project.current_version_id, "lease_minutes": settings.lease_minutes}
+    if settings.repeat_share and _is_held(session, who):
+        repeats.add_repeat(session, project.id, annotator_id, settings.repeat_share)
     for _try in range(_TRIES):
         expire_leases(session, project.id)
         handed_out = session.scalar(_HAND_OUT, who | lease)
@@ -169,7 +171,7 @@ _IS_PLENTY = text(
     SELECT people.number < (
         SELECT count(*) FROM (
             SELECT FROM comparisons c
-            WHERE c.project_id = :project_id AND c.state = 'open' AND c.openings > 0
+            WHERE c.project_id = :project_id AND c.state = 'open' AND c.openings > 0 AND c.purpose <> 'repeat'
             LIMIT (SELECT number + 1 FROM people)
         ) left_over
     )
@@ -215,7 +217,7 @@ _IS_HELD = text(
 
 
 def _is_held(session: Session, who: dict[str, int]) -> bool:
-    """Whether there was something for this annotator that SKIP LOCKED passed over, since somebody was changing it."""
+    """Whether there is something for this annotator, whoever is changing it: SKIP LOCKED passes over that."""
     return bool(session.scalar(_IS_HELD, who))
 
 
@@ -276,6 +278,8 @@ def skip(session: Session, assignment_id: int, annotator_id: int, reason: str | 
         return
     if assignment.state is AssignmentState.LIVE:
         comparison.openings += 1
+    if comparison.purpose is Purpose.REPEAT:
+        comparison.state = ComparisonState.CLOSED  # it was for this annotator alone
     assignment.state = AssignmentState.SKIPPED
     assignment.skip_reason = why
     assignment.ended_at = func.clock_timestamp()

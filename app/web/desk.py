@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.domain import consent, drafts, labels, queue
+from app.domain.consistency import shown_consistency
 from app.domain.empty_queue import EmptyQueue
 from app.domain.judgement import parse_form
 from app.domain.progress import last_label, progress
@@ -97,6 +98,7 @@ def _page(request: Request, session: Session, project: Project, member: Membersh
         project=project,
         member=member,
         progress=progress(session, project.id, member.id),
+        consistency=shown_consistency(session, project, member.id),
         last_label=last_label(session, member.id),
         **({"view": None, "empty": None, "filled": {}, "draft": None, "error": None, "kept": ""} | context),
     )
@@ -148,9 +150,7 @@ def _counts(session: Session, project: Project, member: Membership, **told: obje
 
 
 @router.put("/assignments/{assignment_id}/draft", status_code=204)
-def save_draft(
-    session: Database, project: MemberProject, member: Member, assignment_id: Id, sent: SentObject
-) -> Response:
+def save_draft(session: Database, member: Member, assignment_id: Id, sent: SentObject) -> Response:
     """Keep what the form holds, until it is sent."""
     drafts.save(
         session,

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Select, func, insert, select, update
 from sqlalchemy.orm import Session, joinedload, selectinload
 
 from app.domain import answers as checking
-from app.domain import audit, queue, snapshots, texts, written
+from app.domain import audit, drafts, queue, snapshots, texts, written
 from app.domain.answers import CheckedAnswer
 from app.domain.filters import LABEL_COUNTS, one_of, says
 from app.domain.judgement import parse_form
@@ -218,6 +218,7 @@ def _add_revision(
         seconds=seconds,
     )
     session.add(revision)
+    drafts.drop(session, label.assignment_id)
     session.flush()
     if answer.ranks:
         session.execute(

@@ -13,6 +13,8 @@ import httpx
 import pytest
 import yaml
 
+from app.web.vendor import SERVED
+
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -58,6 +60,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (wheel,) = folder.glob("prefloop-*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", folder / "site", wheel], check=True, cwd=folder)
     return folder / "site"
+
+
+def test_wheel_holds_every_file_of_others_that_is_served(installed: Path) -> None:
+    for pattern, folder in SERVED:
+        wanted = {path.name for path in (ROOT / "node_modules").glob(pattern)}
+        assert wanted, f"{pattern} matches nothing"
+        held = {path.name for path in (installed / "app/resources/static/vendor" / folder).iterdir()}
+        assert wanted <= held
 
 
 def free_port() -> int:

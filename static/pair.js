@@ -71,7 +71,7 @@ export class PairQuestion extends Question {
     const { chosen } = this;
     for (const [index, card] of this.cards.entries()) {
       const isBetter = this.best === index + 1;
-      card.classList.toggle("is-ranked", Boolean(chosen));
+      card.classList.toggle("is-ranked", isBetter);
       card.classList.toggle("is-best", isBetter);
       card.querySelector("[data-place]").textContent = isBetter || (chosen && !this.best) ? chosen.dataset.words : "";
       for (const button of card.querySelectorAll("[data-act]")) button.hidden = true;

@@ -54,8 +54,8 @@ export class Panels {
     if (opened.matches("dialog")) opened.close();
     else opened.open = false;
     if (!hadFocus) return;
-    const back = this.returnTo?.isConnected && this.returnTo !== document.body ? this.returnTo : null;
-    (back ?? opened.querySelector("summary") ?? this.desk.querySelector("[data-start]")).focus({ preventScroll: true });
+    const back = this.returnTo?.isConnected && this.returnTo !== document.body ? this.returnTo : opened.closest(".response");
+    (back ?? this.desk.querySelector("[data-start]")).focus({ preventScroll: true });
     this.returnTo = null;
   }
 }

@@ -18,14 +18,17 @@ export class ScoreQuestion extends Question {
   build() {
     this.chips = this.cards.map((_, index) => {
       const chip = button("score-chip", { show: index + 1 });
-      chip.append(make("b", "", index + 1), make("span", "score"));
+      chip.append(unread(make("b", "", index + 1)), unread(make("span", "score")), make("span", "visually-hidden"));
       return chip;
     });
     this.shown.append(row("score-chips", this.chips));
     if (this.whole.length === 0) return;
     this.barScale = this.scale();
     this.shown.append(this.barScale);
-    for (const [index, field] of this.fields.entries()) field.closest("label").after(this.scale(index + 1));
+    for (const [index, field] of this.fields.entries()) {
+      field.closest("label").before(this.scale(index + 1));
+      field.closest("label").classList.toggle("is-covered", this.isCovered(field));
+    }
   }
 
   scale(number) {
@@ -38,6 +41,11 @@ export class ScoreQuestion extends Question {
     const scale = row("score-scale needs-script", buttons);
     if (number) scale.dataset.fieldOf = this.key;
     return scale;
+  }
+
+  /** Whether the buttons say all that the field could. */
+  isCovered({ min, max, step }) {
+    return this.whole.length === Math.round((max - min) / step) + 1;
   }
 
   isScored(number) {
@@ -162,7 +170,7 @@ export class ScoreQuestion extends Question {
     chip.querySelector(".score").textContent = score || "–";
     chip.classList.toggle("is-current", number === this.current);
     chip.classList.toggle("is-scored", this.isScored(number));
-    chip.setAttribute("aria-label", fill(this.words.score_chip, { number, score: score || this.words.unscored }));
+    chip.lastChild.textContent = fill(this.words.score_chip, { number, score: score || this.words.unscored });
   }
 
   mark(scale, number, isNamed = false) {
@@ -177,6 +185,11 @@ export class ScoreQuestion extends Question {
 function row(className, children) {
   const element = make("div", className);
   element.append(...children);
+  return element;
+}
+
+function unread(element) {
+  element.setAttribute("aria-hidden", "true");
   return element;
 }
 

@@ -7,7 +7,7 @@ from typing import Literal
 from app.domain.judgement import Criterion, JudgementForm, Kind, PairAsked
 from app.language import gettext as _
 
-MOST_BUTTONS = 10
+MOST_BUTTONS = 11  # from 0 to 10
 _FIELDS: dict[Kind, str] = {"ranking": "rank_", "pair": "strength", "score": "score_"}
 
 
@@ -101,14 +101,14 @@ def _criterion(asked: JudgementForm, criterion: Criterion, ids: Sequence[int]) -
 
 
 def _grades(asked: PairAsked, ids: Sequence[int]) -> tuple[Grade, ...]:
-    words = _words(asked.scale)
+    words = scale_words(asked.scale)
     first = [Grade(f"{ids[0]}:{level}", 1, words[level - 1]) for level in range(asked.levels, 0, -1)]
     second = [Grade(f"{ids[1]}:{level}", 2, words[level - 1]) for level in range(1, asked.levels + 1)]
     neither = [Grade("tie", None, _("about equal"))] if asked.ties else []
     return (*first, *neither, *second)
 
 
-def _words(scale: Literal["better", "llama2", "anthropic"]) -> list[str]:
+def scale_words(scale: Literal["better", "llama2", "anthropic"]) -> list[str]:
     """What each level is called, the weakest first."""
     if scale == "better":
         return [_("better")]

@@ -21,7 +21,11 @@ class DeskPage:
 
     def ready(self) -> None:
         """Wait until the script has taken over."""
-        expect(self.page.locator("[data-strip] .groups")).to_be_visible()
+        expect(self.page.locator("ranking-desk:defined .rank-bar")).to_be_visible()
+
+    def sent(self) -> None:
+        """Wait until the server has taken every answer: the next comparison is shown before."""
+        expect(self.page.locator("#desk")).to_have_attribute("data-unsent", "0")
 
     @property
     def assignment(self) -> int:
@@ -30,10 +34,19 @@ class DeskPage:
         return int(re.findall(r"/assignments/(\d+)/label", action)[0])
 
     def next_assignment(self, after: int) -> int:
-        """Wait until another comparison is shown than `after`; return its assignment."""
+        """Wait until another comparison is shown than `after` and the answer is stored; return its assignment."""
         expect(self.page.locator("#ranking")).not_to_have_attribute("action", f"{self.root}/assignments/{after}/label")
         self.ready()
+        self.sent()
         return self.assignment
+
+    def question(self) -> str:
+        """The name of the question at hand."""
+        return self.page.locator(".question:visible").get_attribute("aria-label") or ""
+
+    def said(self) -> Locator:
+        """What is announced."""
+        return self.page.locator("[data-announce]")
 
     def response_ids(self) -> list[int]:
         """Response ids in the order shown."""
@@ -44,7 +57,7 @@ class DeskPage:
         """The ranking in the strip, by number shown."""
         return [
             [int(chip) for chip in group.locator(".chip").all_inner_texts()]
-            for group in self.page.locator(".groups .group").all()
+            for group in self.page.locator(".groups .group:visible").all()
         ]
 
     def press(self, *keys: str) -> None:

@@ -298,7 +298,7 @@ def _flags(asked: JudgementForm, shown: Shown, said: object) -> dict[str, list[i
 
 
 def _flag(flag: Flag, shown: Shown, said: object) -> list[int] | bool:
-    part = Part(f"flags.{flag.key}", flag.name)
+    part = Part(f"flags.{flag.key}", _(flag.name))
     if flag.of == "comparison":
         return read_truth(part, said)
     return [] if said is None else sorted(set(shown.ids(part, said)))

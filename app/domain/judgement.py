@@ -1,13 +1,16 @@
 """What are annotators asked? A project's judgement form: the overall judgement, and what stands beside it."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from app.domain import texts
+from app.domain.validation import reason
 from app.errors import Invalid
 from app.language import gettext as _
+from app.language import mark
 
 Kind = Literal["ranking", "pair", "score"]
 Wanted = Literal["no", "optional", "required"]
@@ -61,7 +64,7 @@ class ScoreAsked(_Part):
     @model_validator(mode="after")
     def _has_room(self) -> "ScoreAsked":
         if self.highest - self.lowest < self.step:
-            raise ValueError("the highest score must lie at least a step above the lowest")
+            raise ValueError(_("the highest score must lie at least a step above the lowest"))
         return self
 
 
@@ -87,7 +90,7 @@ class Flag(_Part):
     @model_validator(mode="after")
     def _excuses_the_whole(self) -> "Flag":
         if self.excuses and self.of == "response":
-            raise ValueError("only a flag of the comparison can stand instead of the answer")
+            raise ValueError(_("only a flag of the comparison can stand instead of the answer"))
         return self
 
 
@@ -112,12 +115,15 @@ class JudgementForm(_Part):
     @model_validator(mode="after")
     def _asks_something(self) -> "JudgementForm":
         if self.overall == "none" and not (self.score or self.criteria or self.flags or self.correction != "no"):
-            raise ValueError("it asks nothing: choose an overall judgement, a score, criteria, flags or a correction")
+            raise ValueError(
+                _("it asks nothing: choose an overall judgement, a score, criteria, flags or a correction")
+            )
         if self.overall == "none" and self.all_bad:
-            raise ValueError("“all are bad” stands instead of an overall judgement, and there is none")
-        for what, keys in (("criteria", [c.key for c in self.criteria]), ("flags", [f.key for f in self.flags])):
-            if twice := sorted({key for key in keys if keys.count(key) > 1}):
-                raise ValueError(f"two {what} have the same key: {', '.join(twice)}")
+            raise ValueError(_("“all are bad” stands instead of an overall judgement, and there is none"))
+        if twice := _twice(criterion.key for criterion in self.criteria):
+            raise ValueError(_("two criteria have the same key: %(keys)s", keys=twice))
+        if twice := _twice(flag.key for flag in self.flags):
+            raise ValueError(_("two flags have the same key: %(keys)s", keys=twice))
         return self
 
     @property
@@ -135,11 +141,15 @@ class JudgementForm(_Part):
         return kind == "pair" and count == 2
 
 
+def _twice(keys: Iterable[str]) -> str:
+    return ", ".join(sorted(key for key, count in Counter(keys).items() if count > 1))
+
+
 USUAL_FLAGS = (
-    Flag(key="harmful", name="Harmful"),
-    Flag(key="private_data", name="Private data"),
-    Flag(key="wrong_language", name="Not the language asked for"),
-    Flag(key="cannot_judge", name="I cannot judge this", of="comparison", excuses=True),
+    Flag(key="harmful", name=mark("Harmful")),
+    Flag(key="private_data", name=mark("Private data")),
+    Flag(key="wrong_language", name=mark("Not the language asked for")),
+    Flag(key="cannot_judge", name=mark("I cannot judge this"), of="comparison", excuses=True),
 )
 
 
@@ -150,8 +160,8 @@ def parse_form(data: Mapping[str, Any]) -> JudgementForm:
     try:
         return JudgementForm.model_validate(data)
     except ValidationError as error:
-        reasons = {".".join(str(part) for part in one["loc"]): str(one["msg"]) for one in error.errors()}
-        said = "; ".join(f"{field}: {reason}" if field else reason for field, reason in reasons.items())
+        reasons = {".".join(str(part) for part in one["loc"]): reason(one) for one in error.errors()}
+        said = _("; ").join(f"{field}: {why}" if field else why for field, why in reasons.items())
         raise Invalid(
             _("This judgement form does not work. %(reasons)s.", reasons=said), details={"fields": reasons}
         ) from error

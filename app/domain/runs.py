@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from app import jobs
 from app.errors import NotFound, StaleAttempt
+from app.language import gettext as _
 from app.tables import Project, ProjectState, Round, Run, RunMetric, RunState, Step
 
 MAX_FAILURES = 2
@@ -35,7 +36,7 @@ def get_run(session: Session, project_id: int, run_id: int) -> Run:
     """The run of that project, or NotFound."""
     run = session.scalar(select(Run).where(Run.project_id == project_id, Run.id == run_id))
     if run is None:
-        raise NotFound(f"There is no run {run_id} in this project.")
+        raise NotFound(_("There is no run %(number)s in this project.", number=run_id))
     return run
 
 
@@ -74,7 +75,7 @@ def claim(session: Session, run_id: int) -> int:
     """
     run = session.get(Run, run_id, with_for_update=True, populate_existing=True)
     if run is None:
-        raise NotFound(f"There is no run {run_id}.")
+        raise NotFound(_("There is no run %(number)s.", number=run_id))
     if run.state not in _UNFINISHED:
         raise StaleAttempt(f"Run {run_id} is {run.state} already.")
     project = session.get_one(Project, run.project_id)
@@ -164,7 +165,7 @@ def retry(session: Session, run: Run, error: str) -> None:
 def hand_back(session: Session, run_id: int, attempt: int) -> None:
     """Queue a run again because its worker stops; an attempt that is no longer current is left alone."""
     try:
-        _, run = lock_attempt(session, run_id, attempt)
+        _round, run = lock_attempt(session, run_id, attempt)
     except StaleAttempt:
         return
     note(run, f"attempt {run.attempt} was interrupted: the worker stops")

@@ -7,11 +7,12 @@ from fastapi.responses import HTMLResponse, Response
 from sqlalchemy.orm import Session
 
 from app.domain import people, sign_in
-from app.errors import Conflict, Invalid, TooManyTries
+from app.errors import Invalid, TooManyTries
+from app.language import gettext as _
 from app.tables import Person
 from app.web.numbers import Id
 from app.web.pages import page, redirect
-from app.web.session import SESSION_COOKIE, Database, SignedIn, client_of, keep_signed_in
+from app.web.session import Database, SignedIn, client_of, keep_signed_in
 
 router = APIRouter()
 
@@ -28,7 +29,7 @@ def create_token(
 ) -> HTMLResponse:
     """Make a token. It is in this answer alone: only a hash of it is stored, so there is no redirect."""
     try:
-        _, secret = sign_in.create_token(session, person, name)
+        _token, secret = sign_in.create_token(session, person, name)
     except Invalid as error:
         return _page(request, session, person, status_code=error.status, token_error=str(error))
     answer = _page(request, session, person, status_code=201, secret=secret)
@@ -57,27 +58,14 @@ def set_password(
             session, person.email or "", current, client=client_of(request)
         )
         if not known:
-            return _page(request, session, person, status_code=422, password_error="The current password is wrong.")  # noqa: S106
+            wrong = _("The current password is wrong.")
+            return _page(request, session, person, status_code=422, password_error=wrong)
         people.set_password(session, person, new, by=person)
     except (Invalid, TooManyTries) as error:
         return _page(request, session, person, status_code=error.status, password_error=str(error))
-    _, secret = sign_in.open_session(session, person)
+    _session, secret = sign_in.open_session(session, person)
     answer = redirect("/account?saved=1")
     keep_signed_in(answer, secret)
-    return answer
-
-
-@router.post("/account/erase")
-def erase(request: Request, session: Database, person: SignedIn, email: Annotated[str, Form()] = "") -> Response:
-    """Erase oneself for good; the typed e-mail address says that it is meant."""
-    try:
-        if email.strip().lower() != person.email:
-            raise Invalid("This is not your e-mail address, so nothing was erased.")
-        people.erase_person(session, person, by=person)
-    except (Invalid, Conflict) as error:
-        return _page(request, session, person, status_code=error.status, erase_error=str(error))
-    answer = redirect("/sign-in")
-    answer.delete_cookie(SESSION_COOKIE)
     return answer
 
 

@@ -44,6 +44,12 @@ export class Draft {
     return true;
   }
 
+  /** Puts an answer that was given elsewhere into the form. */
+  adopt(fields) {
+    fillIn(this.form, fields);
+    this.save();
+  }
+
   save() {
     // Another device's clock may be ahead of ours: what comes later counts higher all the same.
     this.sequence = Math.max(Date.now(), this.sequence + 1);

@@ -22,7 +22,10 @@ export function startFlow(desk, { form, stopwatch, words, signal }) {
   const draft = new Draft(form, desk.dataset, stopwatch, signal);
   const isRestored = draft.restore();
   if (isRestored || Number(form.dataset.sequence) > 0) setTimeout(() => desk.announce(words.draft));
-  if (Number(form.dataset.revision) > 0) return { changed: () => draft.save() };
+  if (Number(form.dataset.revision) > 0) {
+    mend(outbox, draft, form, desk.dataset.comparison, signal);
+    return { changed: () => draft.save() };
+  }
 
   const lease = desk.querySelector("[data-lease]");
   if (lease) watchLease(lease, words, stopwatch, signal);
@@ -32,6 +35,14 @@ export function startFlow(desk, { form, stopwatch, words, signal }) {
     submit: () => next.hand(form.getAttribute("action"), fieldsOf(form)),
     skip: (skipForm) => next.hand(skipForm.getAttribute("action"), fieldsOf(skipForm)),
   };
+}
+
+/** An answer that was refused since there is a label already: it becomes the change of that label. */
+function mend(outbox, draft, form, comparison, signal) {
+  const entry = outbox.find(comparison);
+  if (entry?.refused === undefined) return;
+  draft.adopt(entry.fields);
+  form.addEventListener("submit", () => outbox.settle(entry), { signal });
 }
 
 /** The way from one comparison to the next. */

@@ -48,9 +48,9 @@ class Outbox extends EventTarget {
     return this.entries.filter((entry) => entry.refused !== undefined);
   }
 
-  /** Whether a try failed, so that the entries wait for more than the moment that sending takes. */
+  /** Whether a try failed, in whichever tab: then the entries wait for more than the moment that sending takes. */
   get isStuck() {
-    return this.tries > 0 && this.waiting.length > 0;
+    return this.waiting.some((entry) => entry.isTried);
   }
 
   find(id) {
@@ -77,8 +77,13 @@ class Outbox extends EventTarget {
 
   /** Forgets an answer that was refused, and its draft. */
   letGo(entry) {
-    this.remove(entry);
+    this.settle(entry);
     dropDraft(this.member, entry.id);
+  }
+
+  /** An answer need not be sent any more. */
+  settle(entry) {
+    this.remove(entry);
     this.changed();
   }
 
@@ -116,6 +121,7 @@ class Outbox extends EventTarget {
       if (!(await this.send(entry))) {
         this.timer = setTimeout(() => this.flush(), WAITS[Math.min(this.tries, WAITS.length - 1)] * 1000);
         this.tries += 1;
+        this.rewrite({ ...entry, isTried: true });
         break;
       }
       this.tries = 0;
@@ -127,7 +133,7 @@ class Outbox extends EventTarget {
   async send(entry) {
     const answer = await ask(entry.action, { body: new URLSearchParams(entry.fields) });
     // A page instead of the counts is not the server's yes: something in between answered.
-    if (answer.ok && answer.body) this.settle(entry, answer.body);
+    if (answer.ok && answer.body) this.taken(entry, answer.body);
     else if (answer.ok || answer.status >= 500 || TRY_LATER.has(answer.status)) return false;
     else if (answer.status === 401) return false;
     else if (answer.status === 403) return this.forbidden(entry, answer);
@@ -142,19 +148,21 @@ class Outbox extends EventTarget {
     return found === "same" || (found === "renewed" && (await this.send(entry)));
   }
 
-  settle(entry, body) {
-    this.remove(entry);
+  taken(entry, body) {
+    this.settle(entry);
     dropDraft(this.member, entry.id);
     write(`answered.${this.member}`, [...this.answered, entry.id].slice(-REMEMBERED));
     this.dispatchEvent(new CustomEvent("sent", { detail: { entry, body } }));
-    this.changed();
   }
 
   refuse(entry, answer) {
-    // Changed or taken back in another tab meanwhile: then there is nothing left to refuse.
-    if (this.find(entry.id)?.at !== entry.at) return;
-    this.write({ ...entry, refused: answer.body?.error ?? "" });
+    this.rewrite({ ...entry, refused: answer.body?.error ?? "" });
     this.changed();
+  }
+
+  /** Unless it was replaced by a newer answer, or taken away, meanwhile. */
+  rewrite(entry) {
+    if (this.find(entry.id)?.at === entry.at) this.write(entry);
   }
 
   write(entry) {
@@ -165,7 +173,6 @@ class Outbox extends EventTarget {
     return isKept;
   }
 
-  /** Unless it was replaced by a newer answer meanwhile. */
   remove(entry) {
     if (this.find(entry.id)?.at !== entry.at) return;
     this.unkept.delete(this.box + entry.id);

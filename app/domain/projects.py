@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, joinedload
 
 from app.domain import audit, people, texts
-from app.domain.judgement import parse_form
+from app.domain.judgement import JudgementForm, parse_form
 from app.domain.settings import ProjectSettings, parse_settings
 from app.domain.writable import require_writable
 from app.errors import Conflict, Invalid, NotAllowed, NotFound
@@ -242,6 +242,12 @@ def list_versions(session: Session, project_id: int) -> Sequence[ProjectVersion]
     """All versions of a project, the newest first."""
     query = select(ProjectVersion).where(ProjectVersion.project_id == project_id)
     return session.scalars(query.order_by(ProjectVersion.number.desc())).all()
+
+
+def forms_by_version(session: Session, project_id: int) -> dict[int, JudgementForm]:
+    """The judgement form of every version of a project, by the version's id: labels follow the one they name."""
+    query = select(ProjectVersion.id, ProjectVersion.judgement_form).where(ProjectVersion.project_id == project_id)
+    return {row.id: parse_form(row.judgement_form) for row in session.execute(query)}
 
 
 def set_state(session: Session, project: Project, state: ProjectState, by: Person | None) -> None:

@@ -8,11 +8,11 @@ from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
-from app.domain import comparisons, labels, people, policies, rounds
+from app.domain import comparisons, labels, people, policies, projects, rounds
 from app.errors import Invalid
 from app.language import gettext as _
 from app.tables import Comparison, ComparisonState, Person, Project, Purpose
-from app.web.admin_labels import annotator_names
+from app.web.admin_labels import annotator_names, letters
 from app.web.admin_page import PAGE_ROWS, Filter, admin_page, back_to, chosen, listing
 from app.web.numbers import Id, whole
 from app.web.pages import redirect
@@ -70,6 +70,8 @@ def detail_page(
         comparison=comparison,
         labels=answers,
         ranks={label.id: {rank.response_id: rank.rank for rank in label.revisions[-1].ranks} for label in answers},
+        letters=letters(comparison),
+        forms=projects.forms_by_version(session, project.id),
         names=annotator_names(session, project),
         versions=versions,
         assignees=comparisons.assignees_of(session, comparison),

@@ -8,9 +8,9 @@ from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
-from app.domain import labels, people
+from app.domain import labels, people, projects
 from app.errors import Invalid
-from app.tables import Label, Project
+from app.tables import Comparison, Label, Project
 from app.web.admin_page import PAGE_ROWS, Filter, admin_page, back_to, chosen, listing
 from app.web.numbers import Id
 from app.web.session import Database, ProjectAdmin, SignedIn
@@ -74,13 +74,9 @@ def annotator_names(session: Session, project: Project) -> dict[int, str | None]
     return {member.id: person.name for member, person in people.list_members(session, project.id)}
 
 
-def ranking(label: Label) -> str:
-    """A label's newest answer, such as `B > A = C`: the letters are the places in the comparison."""
-    letters = {member.response_id: LETTERS[member.place] for member in label.comparison.members}
-    groups: dict[int, list[str]] = {}
-    for rank in label.revisions[-1].ranks:
-        groups.setdefault(rank.rank, []).append(letters[rank.response_id])
-    return " > ".join(" = ".join(sorted(group)) for _, group in sorted(groups.items()))
+def letters(comparison: Comparison) -> dict[int, str]:
+    """What the admin's pages call the responses of a comparison: the letters of their places, the same for all."""
+    return {member.response_id: LETTERS[member.place] for member in comparison.members}
 
 
 def _find(session: Session, project: Project, asked: LabelFilter, after: int | None, limit: int) -> Sequence[Label]:
@@ -107,6 +103,7 @@ def _page(
         asked=asked,
         found=listing(request, rows, key=lambda label: label.id),
         names=annotator_names(session, project),
-        ranking=ranking,
+        letters=letters,
+        forms=projects.forms_by_version(session, project.id),
         **told,
     )

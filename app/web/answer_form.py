@@ -88,11 +88,11 @@ def fields_of(revision: LabelRevision) -> dict[str, str]:
         places.setdefault(rank.rank, []).append(rank.response_id)
     groups = [places[rank] for rank in sorted(places)]
     fields = dict(_order_fields("", groups, said.get("strength"), len(revision.shown_order)))
-    fields |= {f"score_{id_}": _number(score) for id_, score in said.get("scores", {}).items()}
+    fields |= {f"score_{id_}": number(score) for id_, score in said.get("scores", {}).items()}
     for key, judged in said.get("criteria", {}).items():
         name = f"criterion_{key}_"
         fields |= _order_fields(name, judged.get("groups", []), judged.get("strength"), len(revision.shown_order))
-        fields |= {f"{name}score_{id_}": _number(score) for id_, score in judged.get("scores", {}).items()}
+        fields |= {f"{name}score_{id_}": number(score) for id_, score in judged.get("scores", {}).items()}
     fields |= {f"correction_{id_}": one["text"] for id_, one in said.get("corrections", {}).items()}
     for key, raised in said.get("flags", {}).items():
         fields |= {f"flag_{key}": "1"} if raised is True else {f"flag_{key}_{id_}": "1" for id_ in raised}
@@ -115,7 +115,8 @@ def _order_fields(name: str, groups: Sequence[Sequence[int]], strength: int | No
     return fields
 
 
-def _number(score: float) -> str:
+def number(score: float) -> str:
+    """A score as it is written: a whole one without decimals."""
     return str(int(score)) if score == int(score) else str(score)
 
 

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from sqlalchemy.orm import Session
 
-from app.domain import drafts, labels, queue
+from app.domain import drafts, labels, projects, queue
 from app.domain.judgement import parse_form
 from app.domain.progress import progress
 from app.errors import Invalid
@@ -40,6 +40,7 @@ def my_labels(
         before=before,
         saved=saved,
         progress=progress(session, project.id, member.id),
+        forms=projects.forms_by_version(session, project.id),
     )
 
 

@@ -19,6 +19,7 @@ from app.domain.validation import reason
 from app.errors import NotSignedIn, PrefloopError
 from app.language import LANGUAGES, grouped, mark, percent, spoken, translated, translated_plural
 from app.language import gettext as _
+from app.web.answer_words import answer_lines
 from app.web.assets import asset, import_map
 from app.web.guidelines import render_guidelines
 from app.web.headers import policy
@@ -61,7 +62,7 @@ def templates() -> Environment:
         "upper_first": upper_first,
     }
     environment.globals |= {"asset": asset, "import_map": import_map, "languages": LANGUAGES}
-    environment.globals |= {"questions": questions, "parse_form": parse_form}
+    environment.globals |= {"questions": questions, "parse_form": parse_form, "answer_lines": answer_lines}
     return environment
 
 

@@ -10,7 +10,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from app.api.application import create_api
 from app.config import resource
 from app.errors import PrefloopError
-from app.web import account, admin, desk, languages, my_labels, pages, projects, sign_in
+from app.web import account, admin, desk, languages, my_data, my_labels, pages, projects, sign_in
 from app.web.assets import Assets
 from app.web.body_limit import BodyLimit
 from app.web.headers import SecurityHeaders
@@ -21,6 +21,7 @@ ROUTERS = (
     sign_in.router,
     languages.router,
     account.router,
+    my_data.router,
     projects.router,
     desk.router,
     my_labels.router,

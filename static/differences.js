@@ -18,7 +18,7 @@ export async function showDifferences(first, second) {
   const { diffArrays } = await import("/static/vendor/diff/array.js");
   const sides = [wordsOf(first), wordsOf(second)];
   const texts = sides.map((words) => words.map((word) => word.text));
-  const parts = diffArrays(...texts, LIMITS);
+  const parts = fewestEdits(...texts) > LIMITS.maxEditLength ? undefined : diffArrays(...texts, LIMITS);
   const only = parts ? onlyInOrder(parts, sides) : onlyByOccurrence(sides);
   CSS.highlights.set(NAME, new Highlight(...only.flatMap(rangesOf)));
   return parts ? "in order" : "by occurrence";
@@ -56,6 +56,20 @@ function after(walker, formula) {
   let node = walker.nextNode();
   while (node && formula.contains(node)) node = walker.nextNode();
   return node;
+}
+
+/** How many words at least must be taken out and put in: those that have no partner anywhere. */
+function fewestEdits(first, second) {
+  const left = new Map();
+  for (const text of first) left.set(text, (left.get(text) ?? 0) + 1);
+  let shared = 0;
+  for (const text of second) {
+    const count = left.get(text) ?? 0;
+    if (count === 0) continue;
+    left.set(text, count - 1);
+    shared += 1;
+  }
+  return first.length + second.length - 2 * shared;
 }
 
 /** Words without a partner when both texts are read in order, per side. */

@@ -21,6 +21,7 @@ NEW = {
     "k": "3",
     "responses_per_prompt": "4",
     "lease_minutes": "20",
+    "repeat_share": "0",
     "validation_share": "0.1",
     "test_share": "0.1",
     "loop.prompts_per_round": "100",

@@ -68,7 +68,7 @@ def _order_words(
     """The grade of a pair, and who was left out of a ranking."""
     words = [] if strength is None else [scale_words(asked.pair.scale)[strength - 1]]
     placed = {id_ for group in groups for id_ in group}
-    if left := [called[id_] for id_ in shown if id_ not in placed]:
+    if left := sorted(called[id_] for id_ in shown if id_ not in placed):
         words.append(_("left out: %(numbers)s", numbers=", ".join(left)))
     return words
 

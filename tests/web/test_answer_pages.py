@@ -8,32 +8,16 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.domain import labels, projects, queue
+from app.domain import labels
 from app.domain.judgement import parse_form
-from app.tables import Assignment, LabelRank, LabelRevision, Person, Project
+from app.tables import LabelRank, LabelRevision, Person
 from app.web.answer_words import Line, answer_lines
-from tests.admin_project import AdminProject, make_admin_project, make_comparisons
+from tests.admin_project import AdminProject
 from tests.web.visitor import Visitor
+from tests.whole_answers import FORM, make_whole_answers
 
 Committed = sessionmaker[Session]
 VisitAs = Callable[[Person], Visitor]
-
-FORM: dict[str, Any] = {
-    "overall": "ranking",
-    "ranking": {"partial": True},
-    "all_bad": True,
-    "score": {"required": False},
-    "criteria": [
-        {"key": "helpful", "name": "Helpful", "required": False},
-        {"key": "safe", "name": "Safe", "kind": "ranking", "required": False},
-    ],
-    "correction": "optional",
-    "flags": [
-        {"key": "harmful", "name": "Harmful"},
-        {"key": "cannot_judge", "name": "I cannot judge this", "of": "comparison", "excuses": True},
-    ],
-    "rationale": "optional",
-}
 
 
 def revision(shown: list[int], groups: list[list[int]], answers: dict[str, Any]) -> LabelRevision:
@@ -87,33 +71,8 @@ def test_everything_else_line_by_line() -> None:
 
 @pytest.fixture
 def place(committed: Committed) -> AdminProject:
-    """A comparison of four responses with a whole answer to it, and one that was excused."""
     with committed.begin() as session:
-        place = make_admin_project(session)
-        make_comparisons(session, place.project, 2)
-        project = session.get_one(Project, place.project.id)
-        projects.new_version(session, project, guidelines="", consent_text="", judgement_form=FORM, by=None)
-        answered(session, place, whole)
-        answered(session, place, lambda _: ([], {"flags": {"cannot_judge": True}}))
-        return place
-
-
-def answered(session: Session, place: AdminProject, answer: Any) -> None:
-    member = place.annotator_member
-    found = queue.next_assignment(session, place.project.id, member.id)
-    assert isinstance(found, Assignment)
-    groups, answers = answer(sorted(found.shown_order))
-    labels.submit(session, found.id, member.id, groups, answers=answers)
-
-
-def whole(ids: list[int]) -> Any:
-    first, _second, third, _fourth = map(str, ids)
-    return [[ids[1]], [ids[0]]], {
-        "scores": {first: 4.2},
-        "criteria": {"safe": {"groups": [[ids[0]], [ids[2], ids[3]]]}},
-        "corrections": {third: "<b>Line one.</b>\nLine two."},
-        "rationale": "Because <i>it</i> is short.",
-    }
+        return make_whole_answers(session)
 
 
 def read(page: str) -> str:

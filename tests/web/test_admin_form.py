@@ -90,7 +90,8 @@ def value_of(page: str, name: str) -> str | None:
         if ('type="checkbox"' in tag or 'type="radio"' in tag) and not re.search(r"\bchecked\b", tag):
             continue
         return html.unescape(value[1]) if value else ""
-    return None
+    text = re.search(rf'<textarea[^>]*name="{re.escape(name)}"[^>]*>\n(.*?)</textarea>', page, re.DOTALL)
+    return html.unescape(text[1]) if text else None
 
 
 def test_every_field_is_saved_as_the_next_version(place: AdminProject, admin: Visitor, committed: Committed) -> None:

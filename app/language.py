@@ -83,6 +83,11 @@ def translated(message: str) -> str:
     return _catalogue(spoken()).gettext(message) if message else ""
 
 
+def translated_in(context: str, message: str) -> str:
+    """The sentence that `message` is in one context, where English has one word for two things."""
+    return str(_catalogue(spoken()).pgettext(context, message))
+
+
 def translated_plural(singular: str, plural: str, num: int) -> str:
     """The sentence that goes with `num`, its %(name)s still empty."""
     return _catalogue(spoken()).ngettext(singular, plural, num)

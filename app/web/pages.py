@@ -17,7 +17,7 @@ from app.config import resource
 from app.domain.judgement import parse_form
 from app.domain.validation import reason
 from app.errors import NotSignedIn, PrefloopError
-from app.language import LANGUAGES, grouped, mark, percent, spoken, translated, translated_plural
+from app.language import LANGUAGES, grouped, mark, percent, spoken, translated, translated_in, translated_plural
 from app.language import gettext as _
 from app.web.answer_words import answer_lines
 from app.web.assets import asset, import_map
@@ -52,7 +52,7 @@ def templates() -> Environment:
         extensions=["jinja2.ext.i18n"],
     )
     install = environment.install_gettext_callables  # type: ignore[attr-defined]  # the extension adds it
-    install(translated, translated_plural, newstyle=True)
+    install(translated, translated_plural, newstyle=True, pgettext=translated_in)
     environment.filters |= {
         "markdown": render_markdown,
         "guidelines": render_guidelines,

@@ -13,7 +13,18 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app import errors
 from app.config import resource
-from app.language import ENGLISH, LANGUAGES, Language, gettext, grouped, mark, ngettext, percent, speaking
+from app.language import (
+    ENGLISH,
+    LANGUAGES,
+    Language,
+    gettext,
+    grouped,
+    mark,
+    ngettext,
+    percent,
+    speaking,
+    translated_in,
+)
 from app.main import create_app
 from app.messages import collect, read_catalogue
 from app.tables import Person
@@ -37,11 +48,11 @@ TEMPLATES = sorted(path.relative_to(resource("templates")).as_posix() for path i
     "language", [language for language in LANGUAGES if language != ENGLISH], ids=lambda language: language.code
 )
 def test_catalogue_holds_every_message_and_no_other(language: Language) -> None:
-    wanted = {message.id for message in collect() if message.id}
-    held = {message.id: message for message in read_catalogue(language) if message.id}
+    wanted = {(message.context, message.id) for message in collect() if message.id}
+    held = {(message.context, message.id): message for message in read_catalogue(language) if message.id}
     assert wanted - set(held) == set(), "run `make messages`, then translate them"
     assert set(held) - wanted == set(), "run `make messages`"
-    assert [id_ for id_, message in held.items() if message.fuzzy or not all(_texts(message))] == []
+    assert [key for key, message in held.items() if message.fuzzy or not all(_texts(message))] == []
 
 
 def _texts(message: Message) -> tuple[str, ...]:
@@ -86,6 +97,7 @@ def test_sentences_are_filled_in_and_unknown_ones_stand_as_they_are() -> None:
         assert "prompt" not in gettext(sentence, number=3)
         assert gettext("100 % of nothing") == "100 % of nothing"
         assert gettext("") == ""
+        assert translated_in("of a score", "Step") != gettext("Step")
         assert (grouped(1234567), percent(0.62)) == ("1,234,567", "62%")
 
 
@@ -140,7 +152,11 @@ _READABLE = r".*[A-Za-z]{2} [A-Za-z]{2}.*|^[A-Z][a-z]+$"
 
 def _sentences(node: nodes.Node) -> Iterator[str]:
     """The literals in expressions that look like something to read and are no gettext's."""
-    if isinstance(node, nodes.Call) and isinstance(node.node, nodes.Name) and node.node.name in {"_", "ngettext"}:
+    if (
+        isinstance(node, nodes.Call)
+        and isinstance(node.node, nodes.Name)
+        and node.node.name in {"_", "ngettext", "pgettext"}
+    ):
         for argument in [*node.args[2:], *node.kwargs]:
             yield from _sentences(argument)
         return

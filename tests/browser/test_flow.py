@@ -474,7 +474,7 @@ class ServerProcess:
 
 
 @pytest.fixture
-def own_server(database_url: str) -> Iterator[ServerProcess]:  # noqa: ARG001 - the process finds it in the environment
+def own_server(database_url: str) -> Iterator[ServerProcess]:
     server = ServerProcess()
     server.start()
     yield server

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from babel.messages.catalog import Catalog
+from babel.messages.catalog import Catalog, Message
 from babel.messages.extract import DEFAULT_KEYWORDS, extract_from_dir
 from babel.messages.pofile import read_po, write_po
 
@@ -68,6 +68,11 @@ def read_catalogue(language: Language) -> Catalog:
         return read_po(file, locale=language.code)
 
 
+def translations_of(message: Message) -> tuple[str, ...]:
+    """The translation, in every plural form that the language has. Empty texts are still to come."""
+    return (message.string or "",) if isinstance(message.string, str | None) else tuple(message.string)
+
+
 def update() -> None:
     """Bring every catalogue up to date: new messages in, unused ones out, translations kept."""
     collected = collect()
@@ -80,7 +85,8 @@ def update() -> None:
         language.catalogue.parent.mkdir(parents=True, exist_ok=True)
         with language.catalogue.open("wb") as file:
             write_po(file, catalogue, width=120, sort_by_file=True, include_lineno=False, ignore_obsolete=True)
-        print(f"{language.name}: {sum(not message.string for message in catalogue if message.id)} to translate")  # noqa: T201
+        left = sum(not all(translations_of(message)) for message in catalogue if message.id)
+        print(f"{language.name}: {left} to translate")  # noqa: T201
 
 
 if __name__ == "__main__":

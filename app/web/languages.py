@@ -77,7 +77,7 @@ def choose(
     """Choose a language for this browser and, where signed in, for oneself. An empty one: as the browser asks."""
     chosen = language_of(language)
     if language and chosen is None:
-        names = ", ".join(known.name for known in LANGUAGES)
+        names = _(", ").join(known.name for known in LANGUAGES)
         raise Invalid(_("These pages do not speak that language. They speak: %(names)s.", names=names))
     if visit is not None:
         people.choose_language(session, visit[1], chosen)

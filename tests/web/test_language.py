@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from babel.messages.catalog import Message
 from fastapi.testclient import TestClient
 from jinja2 import nodes
 from sqlalchemy.orm import Session, sessionmaker
@@ -26,7 +25,7 @@ from app.language import (
     translated_in,
 )
 from app.main import create_app
-from app.messages import collect, read_catalogue
+from app.messages import collect, read_catalogue, translations_of
 from app.tables import Person
 from app.web.languages import LANGUAGE_COOKIE, accepted
 from app.web.pages import templates
@@ -52,11 +51,7 @@ def test_catalogue_holds_every_message_and_no_other(language: Language) -> None:
     held = {(message.context, message.id): message for message in read_catalogue(language) if message.id}
     assert wanted - set(held) == set(), "run `make messages`, then translate them"
     assert set(held) - wanted == set(), "run `make messages`"
-    assert [key for key, message in held.items() if message.fuzzy or not all(_texts(message))] == []
-
-
-def _texts(message: Message) -> tuple[str, ...]:
-    return (message.string or "",) if isinstance(message.string, str | None) else tuple(message.string)
+    assert [key for key, message in held.items() if message.fuzzy or not all(translations_of(message))] == []
 
 
 def test_translations_keep_what_is_filled_in() -> None:
@@ -67,7 +62,7 @@ def test_translations_keep_what_is_filled_in() -> None:
         # A plural may leave its number out, as "one" does in English.
         allowed = {frozenset(name) for name in names} | {frozenset(set.union(*names))}
         if message.id:
-            wrong += [text for text in _texts(message) if text and frozenset(_filled_in(text)) not in allowed]
+            wrong += [text for text in translations_of(message) if text and frozenset(_filled_in(text)) not in allowed]
     assert wrong == []
 
 
@@ -112,15 +107,15 @@ def _refusals(kind: type[Exception] = errors.PrefloopError) -> set[str]:
 def test_refusals_pass_through_gettext(path: Path) -> None:
     # A stale attempt is told to the worker alone. In the domain, what pydantic's validators raise is shown too.
     kinds = _refusals() - {"StaleAttempt"} | ({"ValueError"} if path.parent.name == "domain" else set())
-    raised = [node.exc for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Raise)]
-    plain = [
-        ast.unparse(call)
-        for call in raised
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in kinds
-        for said in call.args[:1]
-        if isinstance(said, ast.Constant | ast.JoinedStr | ast.BinOp)
-    ]
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    said = [call.args[0] for call in calls if isinstance(call.func, ast.Name) and call.func.id in kinds and call.args]
+    said += [word.value for call in calls for word in call.keywords if word.arg and word.arg.endswith("error")]
+    plain = [ast.unparse(node) for node in said if isinstance(node, ast.JoinedStr | ast.BinOp) or _is_text(node)]
     assert plain == []
+
+
+def _is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str) and bool(node.value)
 
 
 @pytest.mark.parametrize("path", CODE, ids=lambda path: path.relative_to(ROOT).as_posix())

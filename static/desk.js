@@ -1,7 +1,9 @@
-// The annotator's desk: takes keys, clicks, drags and touch, and lets the questions, flags and texts answer to them.
+// The annotator's desk: where the questions, flags and texts of one comparison come together into one answer.
 
 import { enliven } from "/static/content.js";
 import { Corrections } from "/static/corrections.js";
+import { DeskClicks } from "/static/desk_clicks.js";
+import { DeskKeys } from "/static/desk_keys.js";
 import { makeDraggable } from "/static/drag.js";
 import { Flags } from "/static/flags.js";
 import { startFlow } from "/static/flow.js";
@@ -13,10 +15,6 @@ import { Questions } from "/static/questions.js";
 import { startSheet } from "/static/sheet.js";
 import { Stopwatch } from "/static/stopwatch.js";
 
-const TEXT_FIELDS = "input:not([type=checkbox], [type=radio]), textarea, [contenteditable]";
-const OWN_ENTER = "a, button, summary, select, input, textarea";
-const OWN_ARROWS = "pre, .table-scroll, .is-wide, [type=radio], select";
-
 class Desk extends HTMLElement {
   connectedCallback() {
     this.ending = new AbortController();
@@ -25,9 +23,8 @@ class Desk extends HTMLElement {
     this.isPreview = "preview" in this.dataset;
     // A preview stands among other fields, and answers only what happens inside it.
     const heard = this.isPreview ? this : document;
-    heard.addEventListener("keydown", (event) => this.onKey(event), { signal });
-    heard.addEventListener("pointerdown", () => { this.isPointed = true; }, { signal });
-    heard.addEventListener("click", (event) => this.onClick(event), { signal });
+    new DeskKeys(this, heard, signal);
+    new DeskClicks(this, heard, signal);
     this.form = this.querySelector("#ranking");
     this.panels = new Panels(this, signal);
     this.keys = new KeyMap();
@@ -214,104 +211,6 @@ class Desk extends HTMLElement {
     this.announce(fill(this.words[kind], { name }));
   }
 
-  // --- Keys ---
-
-  onKey(event) {
-    this.isPointed = false;
-    if (event.isComposing || event.keyCode === 229) return;
-    const isInText = event.target.closest(TEXT_FIELDS) !== null;
-    if (event.key === "Escape") return this.onEscape(event, isInText);
-    const hasModifier = (event.ctrlKey || event.metaKey) && !event.getModifierState("AltGraph");
-    if (hasModifier && event.key === "Enter" && this.form?.contains(event.target.form ?? null)) {
-      event.preventDefault();
-      this.form.requestSubmit();
-    }
-    if (hasModifier || isInText || this.panels.isModal || !this.keys.isOn) return;
-    const does = this.keyed(event);
-    if (!does) return;
-    event.preventDefault();
-    does();
-  }
-
-  onEscape(event, isInText) {
-    const { opened } = this.panels;
-    if (opened) {
-      event.preventDefault();
-      this.panels.close(opened);
-    } else if (isInText && this.contains(event.target)) {
-      event.preventDefault();
-      (event.target.closest(".response") ?? this.querySelector("[data-start]")).focus({ preventScroll: true });
-    }
-  }
-
-  /** What a key does, if anything. */
-  keyed(event) {
-    const digit = /^(?:Digit|Numpad)([0-9])$/.exec(event.code);
-    if (this.form && digit && !event.altKey && !event.target.closest("select, .skip-form")) return this.digitKeyed(event, Number(digit[1]));
-    const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -1, ArrowDown: 1 }[event.key];
-    if (this.form && step) return this.arrowKeyed(event, step);
-    if (this.form && event.key === "." && this.questions.active?.takesDecimals) return () => { this.isDecimal = true; };
-    const action = this.keys.actionOf(event);
-    if (event.altKey && !event.getModifierState("AltGraph")) return null;
-    if (action === "submit" && (event.repeat || event.target.closest(OWN_ENTER))) return null;
-    return action ? this.does(action) : null;
-  }
-
-  digitKeyed(event, digit) {
-    const menu = event.target.closest(".menu[open]");
-    if (menu) return () => Flags.press(menu, digit);
-    return this.questions.active ? () => this.press(digit, event.shiftKey) : null;
-  }
-
-  arrowKeyed(event, step) {
-    const isSideways = event.key === "ArrowLeft" || event.key === "ArrowRight";
-    if (!isSideways) {
-      const card = event.altKey ? event.target.closest(".response") : null;
-      const isRanked = this.questions.active?.kind === "ranking";
-      return card && isRanked ? () => this.act(step < 0 ? "up" : "down", Number(card.dataset.number)) : null;
-    }
-    if (event.altKey || event.target.closest(OWN_ARROWS)) return null;
-    if (this.questions.active?.kind === "pair") return () => this.movePair(step);
-    return () => this.focusNext(step);
-  }
-
-  movePair(step) {
-    const { active } = this.questions;
-    active.move(step);
-    // The arrows go on along the scale, so it stays at hand.
-    this.changed(0, true);
-  }
-
-  does(action) {
-    const skip = this.querySelector("[data-skip]");
-    const back = this.querySelector("[data-back]:not([hidden])");
-    const always = {
-      guidelines: () => this.panels.toggle("guidelines"),
-      keys: () => this.panels.toggle("keys"),
-      back: back && (() => back.click()),
-    };
-    if (action in always || !this.form) return always[action];
-    return {
-      submit: () => this.form.requestSubmit(),
-      take_back: () => this.takeBack(),
-      question_next: () => this.turnBy(1),
-      question_previous: () => this.turnBy(-1),
-      response_next: () => this.focusNext(1),
-      response_previous: () => this.focusNext(-1),
-      all_bad: this.flags.allBad && (() => this.flags.allBad.click()),
-      flag: () => this.openFlags(this.current),
-      flag_all: () => this.openFlags(null),
-      rationale: this.rationale && (() => this.rationale.focus()),
-      correct: this.corrections.all.length && (() => this.correct()),
-      write: this.corrections.written && (() => this.unfoldText(this.corrections.written)),
-      skip: skip && (() => this.panels.unfold(skip, ".primary")),
-      layout: () => this.layout.toggleStacked(),
-      panes: () => this.layout.togglePanes(),
-      differences: () => this.layout.toggleDifferences(),
-      conversation: () => this.layout.toggleConversation(),
-    }[action];
-  }
-
   openFlags(number) {
     const menu = this.flags.menuOf(number, this.cards);
     if (menu) this.panels.unfold(menu, "input");
@@ -363,57 +262,6 @@ class Desk extends HTMLElement {
     const best = this.questions.active?.best;
     const other = best && best !== current ? best : current > 1 ? current - 1 : 2;
     return [Math.min(current, other), Math.max(current, other)];
-  }
-
-  // --- Clicks ---
-
-  onClick(event) {
-    const { target } = event;
-    const link = target.closest(".prose a");
-    if (link && !confirm(fill(this.words.link, { address: link.href }))) event.preventDefault();
-    const opens = target.closest("[data-open]");
-    if (opens) {
-      event.preventDefault();
-      this.panels.toggle(opens.dataset.open);
-    }
-    if (this.form && target.closest("[data-layout-toggle]")) this.layout.toggleStacked();
-    if (this.form && target.closest("[data-panes]:is(button)")) this.layout.togglePanes();
-    if (this.form && target.closest("[data-differences]")) this.layout.toggleDifferences();
-    if (this.contains(target)) this.onOwnClick(event);
-  }
-
-  onOwnClick({ target, detail }) {
-    if (target.closest("[data-close-dialog]")) this.panels.close(target.closest("dialog"));
-    if (target.closest("[data-unskip]")) this.panels.close(target.closest("details"));
-    if (target.closest("[data-undo]")) this.takeBack();
-    if (target.closest("[data-earlier] > summary")) setTimeout(() => this.layout.rememberConversation());
-    const restored = target.closest("[data-restore]")?.closest("[data-correction]");
-    if (restored) this.restore(restored);
-    const tab = target.closest("[data-ask]");
-    if (tab) this.turnTo(this.questions.get(tab.dataset.ask));
-    const score = target.closest("[data-score]");
-    if (score) this.onScore(score, detail > 0);
-    const chip = target.closest("[data-show]");
-    if (chip?.dataset.next) this.act("next", Number(chip.dataset.next));
-    else if (chip) this.focusCard(Number(chip.dataset.show));
-    const button = target.closest("[data-act]");
-    if (button) this.onAct(button, detail > 0);
-  }
-
-  onAct(button, byPointer) {
-    const card = button.closest(".response");
-    this.act(button.dataset.act, Number(card.dataset.number));
-    // Enter shall submit after a click with the mouse; after one by keyboard the focus must not be lost.
-    if (byPointer) card.focus({ preventScroll: true });
-    else if (button.hidden) (card.querySelector("[data-act]:not([hidden])") ?? card).focus();
-  }
-
-  onScore(button, byPointer) {
-    const { active } = this.questions;
-    const card = button.closest(".response");
-    this.changed(active.give(Number(button.dataset.score), card ? Number(card.dataset.number) : undefined));
-    if (card && (byPointer || !button.checkVisibility())) card.focus({ preventScroll: true });
-    else if (byPointer && this.questions.active.kind === "score") this.focusCard(this.questions.active.current);
   }
 
   restore(correction) {

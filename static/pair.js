@@ -69,6 +69,7 @@ export class PairQuestion extends Question {
 
   show() {
     const { chosen } = this;
+    this.element.querySelector("[data-chosen]").textContent = chosen ? this.said() : "";
     for (const [index, card] of this.cards.entries()) {
       const isBetter = this.best === index + 1;
       card.classList.toggle("is-ranked", isBetter);

@@ -73,5 +73,5 @@ const WORDS = { done: "done", begun: "begun", empty: "missing" };
 /** Brings the tab into sight sideways, without moving the page. */
 function scrollTabs(tab) {
   const row = tab.parentElement;
-  if (row.scrollWidth > row.clientWidth) row.scrollLeft = tab.offsetLeft - row.offsetLeft - 16;
+  if (row.scrollWidth > row.clientWidth) row.scrollLeft = tab.offsetLeft - 16;
 }

@@ -17,6 +17,7 @@ class Grade:
 
     value: str  # what the form's field says
     number: int | None  # the better response by its number shown; None: neither
+    level: int  # how much, 1 the least; 0: neither
     words: str
 
 
@@ -102,9 +103,9 @@ def _criterion(asked: JudgementForm, criterion: Criterion, ids: Sequence[int]) -
 
 def _grades(asked: PairAsked, ids: Sequence[int]) -> tuple[Grade, ...]:
     words = scale_words(asked.scale)
-    first = [Grade(f"{ids[0]}:{level}", 1, words[level - 1]) for level in range(asked.levels, 0, -1)]
-    second = [Grade(f"{ids[1]}:{level}", 2, words[level - 1]) for level in range(1, asked.levels + 1)]
-    neither = [Grade("tie", None, _("about equal"))] if asked.ties else []
+    first = [Grade(f"{ids[0]}:{level}", 1, level, words[level - 1]) for level in range(asked.levels, 0, -1)]
+    second = [Grade(f"{ids[1]}:{level}", 2, level, words[level - 1]) for level in range(1, asked.levels + 1)]
+    neither = [Grade("tie", None, 0, _("about equal"))] if asked.ties else []
     return (*first, *neither, *second)
 
 

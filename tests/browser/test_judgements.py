@@ -197,12 +197,8 @@ def test_questions_one_after_the_other_by_key(sit: Sit) -> None:
 
 
 def test_questions_by_mouse(sit: Sit) -> None:
-    desk, asked = sit(
-        {
-            "overall": "none",
-        },
-        2,
-    )
+    criteria = [{"key": "safe", "name": "Safe", "kind": "pair"}, {"key": "kind", "name": "Kind"}]
+    desk, asked = sit({"overall": "none", "criteria": criteria}, 2)
     one, two = desk.response_ids()
     desk.page.get_by_role("button", name="Kind").click()
     desk.card(1).get_by_role("button", name="Score 5 for response 1").click()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from app.domain.judgement import USUAL_FLAGS, Criterion, JudgementForm, PairAsked, RankingAsked, ScoreAsked
+from app.language import gettext as _
 from app.language import mark
 
 PLAIN = "ranking"
@@ -117,3 +118,12 @@ READY_MADE = (
 def ready_made(key: str) -> ReadyMade | None:
     """The ready-made form with this key."""
     return next((one for one in READY_MADE if one.key == key), None)
+
+
+def in_this_language(form: JudgementForm) -> JudgementForm:
+    """A ready-made form with its criteria's names and sentences in the language of the request, to be kept so."""
+    criteria = [
+        one.model_copy(update={"name": _(one.name), "description": _(one.description) if one.description else ""})
+        for one in form.criteria
+    ]
+    return form.model_copy(update={"criteria": tuple(criteria)})

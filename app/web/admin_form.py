@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app.domain import answers, projects
 from app.domain.form_change import standing
 from app.domain.judgement import USUAL_FLAGS, JudgementForm, parse_form
-from app.domain.ready_made import READY_MADE, ready_made
+from app.domain.ready_made import READY_MADE, in_this_language, ready_made
 from app.errors import Conflict, Invalid
 from app.language import gettext as _
 from app.tables import Project
@@ -68,12 +68,7 @@ def _current(project: Project) -> JudgementForm:
 def _begun(project: Project, act: str) -> JudgementForm:
     """The ready-made form that `act` names, its names in the admin's language; else the project's own."""
     begun = ready_made(act.removeprefix("begin."))
-    if begun is None:
-        return _current(project)
-    criteria = [
-        one.model_copy(update={"name": _(one.name), "description": _(one.description)}) for one in begun.form.criteria
-    ]
-    return begun.form.model_copy(update={"criteria": tuple(criteria)})
+    return _current(project) if begun is None else in_this_language(begun.form)
 
 
 def _editor(

@@ -1,11 +1,13 @@
 """How does a project begin? The form for a new one."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
 from app.domain import projects
+from app.domain.ready_made import PLAIN, READY_MADE, in_this_language, ready_made
 from app.domain.settings import parse_settings
 from app.errors import Conflict, Invalid, NotAllowed
 from app.language import gettext as _
@@ -39,10 +41,19 @@ def create(request: Request, session: Database, person: SignedIn, form: SentForm
                 guidelines=str(form.get("guidelines", "")),
                 consent_text=str(form.get("consent_text", "")),
                 settings=parse_settings(data),
+                judgement_form=_judgement_form(form),
             )
     except (Invalid, Conflict) as error:
         return _page(request, person, sent=form, data=data, refusal=error)
     return redirect(f"/projects/{project.slug}/admin/import")
+
+
+def _judgement_form(form: Mapping[str, str]) -> dict[str, Any]:
+    """The ready-made form that was chosen. Raises Invalid for one that is not there."""
+    chosen = ready_made(form.get("judgement_form", PLAIN))
+    if chosen is None:
+        raise Invalid(_("There is no such judgement form: choose one of the list."))
+    return in_this_language(chosen.form).model_dump(mode="json")
 
 
 def _require_owner(person: Person) -> None:
@@ -65,6 +76,7 @@ def _page(
         "admin/new_project.html",
         None,
         sent=sent,
+        ready_made=READY_MADE,
         fieldsets=settings_form.fieldsets(data or {}, errors.by_field),
         errors=errors,
     )

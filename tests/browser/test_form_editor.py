@@ -185,10 +185,12 @@ def test_editors_are_accessible_and_fit(
     page = browse(**(phone if look == "phone" else {"color_scheme": look, "viewport": {"width": 1440, "height": 900}}))
     sign_in(page, place.admin)
     opened(page, place)
-    page.get_by_text("Begin from a ready-made form").click()
     for name in ("Graded pair, helpful and safe", "Ranking, correction and reasons"):
+        page.get_by_text("Begin from a ready-made form").click()
         page.get_by_role("button", name=name).click()
+        expect(page.get_by_role("button", name=name)).to_be_focused()
         page.get_by_role("button", name="Add a flag of your own").click()
+        expect(page.locator("[name='flags.0.name']")).to_be_focused()
         page.get_by_label("A number for each response").check()
         page.wait_for_timeout(800)  # until the preview has followed
         no_violations(page)

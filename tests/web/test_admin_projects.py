@@ -1,11 +1,14 @@
 """Does a project begin and change as its admin says, and does a refused form say why and keep what was typed?"""
 
+import re
 from collections.abc import Callable
 
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.domain import projects
+from app.domain.judgement import parse_form
+from app.domain.ready_made import READY_MADE
 from app.tables import Person, ProjectState
 from tests.admin_project import AdminProject, make_admin_project
 from tests.factories import make_person
@@ -61,6 +64,23 @@ def test_new_project_has_its_settings_and_leads_to_the_import(
     assert settings.loop.automatic is True
     assert settings.ppo.model_dump() == {"kl_coefficient": 0.05}
     assert settings.reward.model_dump() == {}
+
+
+def test_a_project_begins_with_the_judgement_form_that_was_chosen(
+    place: AdminProject, committed: Committed, visit_as: VisitAs
+) -> None:
+    browser = visit_as(place.owner)
+    begun = READY_MADE[1]
+    assert f'<option value="{begun.key}"' in browser.get("/projects/new").text
+    refused = browser.post("/projects/new", {**NEW, "judgement_form": "none such"})
+    assert refused.status_code == 422
+    assert "no such judgement form" in refused.text
+    kept = browser.post("/projects/new", {**NEW, "judgement_form": begun.key, "k": "0"}).text
+    assert re.search(rf'<option value="{begun.key}"\s+selected', kept)
+    assert browser.post("/projects/new", {**NEW, "judgement_form": begun.key}).status_code == 303
+    with committed() as session:
+        version = projects.get_project(session, "bedtime-stories").current_version
+    assert parse_form(version.judgement_form) == begun.form
 
 
 def test_refused_form_names_each_field_and_keeps_the_input(

@@ -39,6 +39,12 @@ _TITLES = {
     429: mark("Too many tries"),
     500: mark("Something broke"),
 }
+# The frame's own refusals come in English; ours, such as that of a body too large, say themselves what they mean.
+_FRAMES_OWN = {
+    400: mark("What was sent cannot be read. Go back and send it once more."),
+    404: mark("There is no such page."),
+    405: mark("This address is not asked in this way. Go back and try again from the page."),
+}
 
 
 @cache
@@ -133,10 +139,10 @@ def malformed(request: Request, error: Exception) -> Response:
 
 
 def not_served(request: Request, error: Exception) -> Response:
-    """The page for an address that does not exist."""
+    """The page for what the frame refuses: an address that does not exist, a form that cannot be read."""
     assert isinstance(error, HTTPException)
-    message = _("There is no such page.") if error.status_code == HTTPStatus.NOT_FOUND else str(error.detail)
-    return _error_page(request, error.status_code, message)
+    known = _FRAMES_OWN.get(error.status_code)
+    return _error_page(request, error.status_code, _(known) if known else str(error.detail))
 
 
 def failed(request: Request, error: Exception) -> Response:

@@ -1,6 +1,7 @@
 """Is every page Chinese for those who ask for it, down to its last sentence?"""
 
 import json
+import re
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.domain import comparisons, imports, people, projects, rounds, runs, sign_in
 from app.language import LANGUAGES, speaking
-from app.tables import Comparison, Person, Purpose, Role, Round
+from app.tables import Person, Purpose, Role, Round
 from tests.admin_project import AdminProject, make_admin_project, make_label
 from tests.factories import make_prompt, make_responses
 from tests.web.reading import english_of
@@ -135,16 +136,17 @@ def test_desk_without_work_says_why_in_chinese(committed: Committed, visit_as: V
     assert "还没有可标注的内容" in page
 
 
-def test_refusals_at_the_desk_are_chinese(place: AdminProject, visit_as: VisitAs, committed: Committed) -> None:
+def test_refusals_at_the_desk_are_chinese(place: AdminProject, visit_as: VisitAs) -> None:
     browser = visit_as(place.annotator)
-    root = f"/projects/{place.project.slug}"
-    browser.get(f"{root}/desk")
-    with committed() as session:
-        assert session.scalars(select(Comparison.id)).first()
-    refused = browser.post(f"{root}/assignments/2/label", {"rank_1": "x"}, **CHINESE)
-    assert refused.status_code in {404, 422}
+    desk = f"/projects/{place.project.slug}/desk"
+    (address,) = re.findall(r'action="([^"]+/label)"', browser.get(desk, **CHINESE).text)
+    refused = browser.post(address, {"rationale": ""}, **CHINESE)
+    assert refused.status_code == 422
+    assert "请为每个回答排出名次" in refused.text or "请说明理由" in refused.text
     assert english_of(refused.text) == []
-    assert english_of(browser.get(f"{root}/nowhere", **CHINESE).text) == []
+    for answer in (browser.get(f"{desk}/nowhere", **CHINESE), browser.post(desk, **CHINESE)):
+        assert answer.status_code in {404, 405}
+        assert english_of(answer.text) == []
 
 
 def test_pages_of_ones_own_hold_no_english_sentence(place: AdminProject, visit_as: VisitAs) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, joinedload, selectinload
 
 from app.domain import audit
 from app.domain.filters import IS_UNTOUCHED, PROGRESS, Progress, one_of, says
-from app.domain.judgement import parse_form
+from app.domain.judgement import JudgementForm, parse_form
 from app.domain.writable import require_writable
 from app.errors import Invalid, NotFound
 from app.language import gettext as _
@@ -58,10 +58,15 @@ class NewComparison:
     assignees: Sequence[int] = ()
 
 
+def current_form(session: Session, project_id: int) -> JudgementForm:
+    """What the project asks of comparisons now."""
+    version = select(ProjectVersion.judgement_form).join(Project, Project.current_version_id == ProjectVersion.id)
+    return parse_form(session.scalars(version.where(Project.id == project_id)).one())
+
+
 def fewest_responses(session: Session, project_id: int) -> int:
     """How many responses a comparison needs: 1 where the project's current form judges each by itself, else 2."""
-    version = select(ProjectVersion.judgement_form).join(Project, Project.current_version_id == ProjectVersion.id)
-    return parse_form(session.scalars(version.where(Project.id == project_id)).one()).fewest_responses
+    return current_form(session, project_id).fewest_responses
 
 
 def create_comparisons(session: Session, items: Sequence[NewComparison]) -> list[Comparison]:

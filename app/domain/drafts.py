@@ -112,6 +112,12 @@ def filled(draft: Draft) -> dict[str, str]:
     return {str(name): str(value) for name, value in draft.fields}
 
 
+def forget(session: Session, annotator_id: int) -> None:
+    """Throw away all drafts of an annotator, who leaves or takes everything back."""
+    own = select(Assignment.id).where(Assignment.annotator_id == annotator_id)
+    session.execute(delete(Draft).where(Draft.assignment_id.in_(own)))
+
+
 def drop(session: Session, assignment_id: int) -> None:
     """Forget a draft: it was sent, or is wanted no more."""
     session.execute(delete(Draft).where(Draft.assignment_id == assignment_id))

@@ -367,6 +367,7 @@ def withdraw_annotator(session: Session, membership: Membership, by: Person | No
     """
     # The project's row first, as taking a snapshot does: none can be taken between the labels and its mark.
     session.execute(select(Project.id).where(Project.id == membership.project_id).with_for_update(key_share=True))
+    written.lock_prompts(session, membership.id)
     queue.lock_annotator(session, membership.project_id, membership.id)
     queue.end_leases(session, membership.id)
     withdrawing = (

@@ -12,7 +12,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.domain import audit, queue, texts
+from app.domain import audit, drafts, queue, texts
 from app.errors import Conflict, Invalid, LinkExpired, NotAllowed, NotFound
 from app.language import Language, grouped
 from app.language import gettext as _
@@ -186,6 +186,7 @@ def remove_member(session: Session, project_id: int, membership_id: int, by: Per
 def _leave(session: Session, member: Membership) -> None:
     queue.lock_annotator(session, member.project_id, member.id)
     queue.end_leases(session, member.id)
+    drafts.forget(session, member.id)
     session.execute(delete(ComparisonAssignee).where(ComparisonAssignee.annotator_id == member.id))
     member.left_at = func.now()
 

@@ -9,7 +9,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.domain import audit, comparisons, gates, labels, runs, snapshots
-from app.domain.settings import LoopSettings, parse_settings
+from app.domain.judgement import JudgementForm
+from app.domain.settings import LoopSettings, ProjectSettings, parse_settings
 from app.domain.writable import require_writable
 from app.errors import Conflict, NotFound
 from app.language import gettext as _
@@ -75,7 +76,7 @@ def start_round(session: Session, project: Project, *, by: Person | None, seed: 
     """Start a project's next round with a copy of its settings; `by` is empty where the loop starts it itself.
 
     Raises Conflict where a round is live, the project is not active, it has no prompts to train or to measure on, or
-    one response a prompt is to be sampled and the form compares several.
+    its form does not fit its settings.
     """
     project = session.get_one(Project, project.id, with_for_update={"key_share": True}, populate_existing=True)
     if project.state is not ProjectState.ACTIVE:
@@ -88,14 +89,7 @@ def start_round(session: Session, project: Project, *, by: Person | None, seed: 
     _require_prompts(session, project.id)
     settings = parse_settings(project.settings)
     samples = settings.loop.prompts_per_round > 0
-    if samples and settings.responses_per_prompt < comparisons.fewest_responses(session, project.id):
-        raise Conflict(
-            _(
-                "The policy writes one response to a prompt, and the project's form compares responses with each other:"
-                " raise the responses per prompt in the settings, or ask in the form for what is judged by itself,"
-                " such as a score."
-            )
-        )
+    _require_fitting_form(comparisons.current_form(session, project.id), settings)
     last = session.scalar(select(func.max(Round.number)).where(Round.project_id == project.id))
     round_ = Round(
         project_id=project.id,
@@ -336,5 +330,25 @@ def _require_prompts(session: Session, project_id: int) -> None:
                 "There are no active prompts in the split %(names)s: import more prompts, or raise the project's shares"
                 " before importing. A round trains on train prompts and is measured on test prompts.",
                 names=names,
+            )
+        )
+
+
+def _require_fitting_form(form: JudgementForm, settings: ProjectSettings) -> None:
+    """Raise Conflict where the round would have nothing to show to people, or learn nothing from its gate."""
+    loop = settings.loop
+    if loop.prompts_per_round > 0 and settings.responses_per_prompt < form.fewest_responses:
+        raise Conflict(
+            _(
+                "The policy writes one response to a prompt, and the project's form compares responses with each other:"
+                " raise the responses per prompt in the settings, or ask in the form for what is judged by itself,"
+                " such as a score."
+            )
+        )
+    if loop.gate_pairs > 0 and form.overall == "none":
+        raise Conflict(
+            _(
+                "People are to judge pairs before a policy is promoted, and the project's form asks which response is"
+                " better nowhere: ask for an overall judgement, or set the gate pairs in the settings to 0."
             )
         )

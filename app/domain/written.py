@@ -6,17 +6,15 @@ The prompt's row is locked first of all, before the membership and the compariso
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from app.domain import responses
+from app.domain import drafts, responses
 from app.domain.filters import IS_NEWEST_REVISION, one_of
 from app.tables import (
-    Assignment,
     Comparison,
     ComparisonResponse,
     ComparisonState,
-    Draft,
     Label,
     LabelRevision,
     Prompt,
@@ -39,6 +37,12 @@ def lock_prompt(session: Session, comparison_id: int) -> Prompt:
         .with_for_update(key_share=True, of=Prompt)
     )
     return session.scalars(query).one()
+
+
+def lock_prompts(session: Session, author_id: int) -> None:
+    """Lock all prompts that a person wrote responses to, in the order of their ids."""
+    theirs = select(Response.prompt_id).where(Response.author_id == author_id)
+    session.execute(select(Prompt.id).where(Prompt.id.in_(theirs)).order_by(Prompt.id).with_for_update(key_share=True))
 
 
 def is_written(answers: Answers) -> bool:
@@ -105,8 +109,7 @@ def withdraw(session: Session, author_id: int) -> Sequence[int]:
 
     Labels that judge it are excluded, so that no export holds its text. Drafts of the person are thrown away.
     """
-    own = select(Assignment.id).where(Assignment.annotator_id == author_id)
-    session.execute(delete(Draft).where(Draft.assignment_id.in_(own)))
+    drafts.forget(session, author_id)
     writing = update(Response).where(Response.author_id == author_id).values(state=ResponseState.RETIRED)
     ids = session.scalars(writing.returning(Response.id)).all()
     showing = select(ComparisonResponse.comparison_id).where(one_of(ComparisonResponse.response_id, ids)).distinct()

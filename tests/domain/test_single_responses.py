@@ -133,3 +133,11 @@ def test_a_round_that_could_compare_nothing_is_not_started(session: Session) -> 
     assert rounds.start_round(session, project, by=None).state is RoundState.SAMPLING
     by_hand = make_loop_project(session, responses_per_prompt=1, loop={"prompts_per_round": 0})
     assert rounds.start_round(session, by_hand, by=None).state is RoundState.LABELLING
+
+
+def test_a_gate_needs_an_order(session: Session) -> None:
+    project = ask(session, make_loop_project(session, loop={"gate_pairs": 5}), SCORE)
+    with pytest.raises(Conflict, match="set the gate pairs"):
+        rounds.start_round(session, project, by=None)
+    ask(session, project, {"overall": "pair"})
+    assert rounds.start_round(session, project, by=None).state is RoundState.SAMPLING

@@ -7,16 +7,18 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.domain import comparisons, labels, prompts, responses, snapshots
+from app.domain import comparisons, drafts, labels, people, prompts, responses, snapshots
 from app.domain.responses import NewResponse
 from app.errors import Conflict, Invalid
 from app.tables import (
     Assignment,
     Comparison,
     ComparisonState,
+    Draft,
     Label,
     LabelRevision,
     Membership,
+    Person,
     Project,
     Prompt,
     Purpose,
@@ -180,6 +182,22 @@ def test_withdrawal_takes_what_was_written_along(session: Session) -> None:
     said = [ranked.comparison_id for ranked in snapshots.rankings(session, fresh)]
     assert said == [desk.comparison_ids[0]]
     assert not broken_rows(session)
+
+
+@pytest.mark.parametrize("act", ["withdraw", "leave", "erase"])
+def test_who_leaves_or_withdraws_leaves_no_draft(session: Session, act: str) -> None:
+    desk = correcting_desk(session)
+    assignment = lease(session, desk)
+    drafts.save(session, assignment, fields=[["written", "Not sent."]], seconds=1, sequence=1, revision=0)
+    member = session.get_one(Membership, assignment.annotator_id)
+    person = session.get_one(Person, member.person_id)
+    if act == "withdraw":
+        labels.withdraw_annotator(session, member)
+    elif act == "leave":
+        people.remove_member(session, desk.project_id, member.id, person)
+    else:
+        people.erase_person(session, person, person)
+    assert session.scalars(select(Draft)).all() == []
 
 
 def test_submits_imports_and_retiring_at_once_never_lock_each_other(committed: sessionmaker[Session]) -> None:

@@ -7,7 +7,7 @@ from scipy.stats import kendalltau
 from sqlalchemy.orm import Session
 
 from app.domain import agreement, labels
-from tests.factories_labelling import answer, lease, make_desk, response_ids
+from tests.factories_labelling import answer, lease, make_desk, response_ids, set_form
 
 Ranks = tuple[int, ...]
 
@@ -94,3 +94,18 @@ def test_only_the_newest_comparisons_are_looked_at(session: Session) -> None:
         answer(session, lease(session, desk, 1), [[a], [b]] if is_last else [[b], [a]])
     assert agreement.pairwise_agreement(session, desk.project_id).share == 0.5
     assert agreement.pairwise_agreement(session, desk.project_id, newest=1).share == 1
+
+
+def test_of_partial_orders_the_responses_that_both_placed_are_compared(session: Session) -> None:
+    """abd against bad, c left out by one and d by nobody: of (a, b), (a, d), (b, d) two agree; tau as scipy has it."""
+    desk = make_desk(session, annotators=3, k=3, responses=4)
+    set_form(session, desk, ranking={"partial": True}, all_bad=True)
+    a, b, c, d = response_ids(session, desk.comparison_ids[0])
+    answer(session, lease(session, desk, 0), [[a], [b], [d]])
+    answer(session, lease(session, desk, 1), [[b], [c], [a], [d]])
+    unordered = lease(session, desk, 2)
+    labels.submit(session, unordered.id, unordered.annotator_id, [], answers={"all_bad": True})
+    found = agreement.pairwise_agreement(session, desk.project_id)
+    assert (found.share, found.pairs, found.rankings) == (pytest.approx(2 / 3), 3, 1)
+    assert found.tau_b == pytest.approx(kendalltau((1, 2, 3), (2, 1, 3), variant="b").statistic)
+    assert sorted(found.by_annotator) == desk.annotator_ids[:2]

@@ -21,10 +21,8 @@ class Desk extends HTMLElement {
     this.words = JSON.parse(this.dataset.words);
     const { signal } = this.ending;
     this.isPreview = "preview" in this.dataset;
-    // A preview stands among other fields, and answers only what happens inside it.
-    const heard = this.isPreview ? this : document;
-    new DeskKeys(this, heard, signal);
-    new DeskClicks(this, heard, signal);
+    new DeskKeys(this, signal);
+    new DeskClicks(this, signal);
     this.form = this.querySelector("#ranking");
     this.panels = new Panels(this, signal);
     this.keys = new KeyMap();

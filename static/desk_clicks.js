@@ -3,11 +3,10 @@
 import { fill } from "/static/page.js";
 
 export class DeskClicks {
-  /** Hears the clicks in `heard`. */
-  constructor(desk, heard, signal) {
+  constructor(desk, signal) {
     this.desk = desk;
-    heard.addEventListener("pointerdown", () => { desk.isPointed = true; }, { signal });
-    heard.addEventListener("click", (event) => this.onClick(event), { signal });
+    document.addEventListener("pointerdown", () => { desk.isPointed = true; }, { signal });
+    document.addEventListener("click", (event) => this.onClick(event), { signal });
   }
 
   onClick(event) {

@@ -7,10 +7,9 @@ const OWN_ENTER = "a, button, summary, select, input, textarea";
 const OWN_ARROWS = "pre, .table-scroll, .is-wide, [type=radio], select";
 
 export class DeskKeys {
-  /** Hears the keys pressed in `heard`. */
-  constructor(desk, heard, signal) {
+  constructor(desk, signal) {
     this.desk = desk;
-    heard.addEventListener("keydown", (event) => this.onKey(event), { signal });
+    document.addEventListener("keydown", (event) => this.onKey(event), { signal });
   }
 
   onKey(event) {

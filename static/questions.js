@@ -53,6 +53,8 @@ export class Questions {
     for (const tab of this.tabs) this.showTab(tab, this.get(tab.dataset.ask), excused);
     for (const field of this.fields) field.classList.toggle("is-active", field.dataset.fieldOf === this.active.key);
     this.active?.show();
+    if (this.shown !== this.active) scrollTabs(this.tabs.find((tab) => tab.dataset.ask === this.active.key));
+    this.shown = this.active;
   }
 
   showTab(tab, question, excused) {
@@ -64,7 +66,6 @@ export class Questions {
     tab.dataset.state = isOptional && state === "empty" ? "optional" : state;
     tab.querySelector(".state").textContent = state === "begun" ? question.progress : MARKS[state];
     tab.querySelector("[data-state-words]").textContent = words;
-    if (question === this.active) scrollTabs(tab);
   }
 }
 
@@ -72,6 +73,7 @@ const WORDS = { done: "done", begun: "begun", empty: "missing" };
 
 /** Brings the tab into sight sideways, without moving the page. */
 function scrollTabs(tab) {
+  if (!tab) return;
   const row = tab.parentElement;
   if (row.scrollWidth > row.clientWidth) row.scrollLeft = tab.offsetLeft - 16;
 }

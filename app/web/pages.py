@@ -14,7 +14,6 @@ from jinja2 import Environment, FileSystemLoader
 from starlette.exceptions import HTTPException
 
 from app.config import resource
-from app.domain.judgement import parse_form
 from app.domain.validation import reason
 from app.errors import NotSignedIn, PrefloopError
 from app.language import LANGUAGES, grouped, mark, percent, spoken, translated, translated_in, translated_plural
@@ -68,7 +67,7 @@ def templates() -> Environment:
         "upper_first": upper_first,
     }
     environment.globals |= {"asset": asset, "import_map": import_map, "languages": LANGUAGES}
-    environment.globals |= {"questions": questions, "parse_form": parse_form, "answer_lines": answer_lines}
+    environment.globals |= {"questions": questions, "answer_lines": answer_lines}
     return environment
 
 

@@ -3,7 +3,7 @@
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -17,6 +17,8 @@ from app.main import create_app
 from app.tables import Person
 from app.web.session import SESSION_COOKIE
 from tests.browser.chromium import ARGUMENTS, executable
+from tests.browser.desk_page import DeskPage
+from tests.browser.desk_work import Asked, make_asked
 
 AXE = Path(__file__).parent.parent.parent / "node_modules" / "axe-core" / "axe.min.js"
 PATIENCE = 15_000  # milliseconds
@@ -105,6 +107,23 @@ def sign_in(committed: sessionmaker[Session], server: str) -> Callable[[Page, Pe
         page.context.add_cookies([{"name": SESSION_COOKIE, "value": secret, "url": server}])
 
     return enter
+
+
+@pytest.fixture
+def sit(
+    committed: sessionmaker[Session], browse: Browse, sign_in: Callable[[Page, Person], None]
+) -> Callable[..., tuple[DeskPage, Asked]]:
+    """`sit(form, texts, number, **browser settings)`: somebody at the desk of a project that asks `form`."""
+
+    def down(
+        form: Mapping[str, object], texts: Sequence[str] | int = 3, number: int = 2, **settings: object
+    ) -> tuple[DeskPage, Asked]:
+        asked = make_asked(committed, form, texts, number)
+        page = browse(**{"viewport": {"width": 1440, "height": 900}, **settings})
+        sign_in(page, asked.person)
+        return DeskPage(page, asked.project).open(), asked
+
+    return down
 
 
 @pytest.fixture

@@ -1,14 +1,13 @@
 """Can every kind of judgement be made by key, by mouse, by touch and without JavaScript, and changed again?"""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
-from sqlalchemy.orm import Session, sessionmaker
 
 from tests.browser.desk_page import DeskPage
-from tests.browser.desk_work import Asked, Said, make_asked
+from tests.browser.desk_work import Asked, Said
 
 Browse = Callable[..., Page]
 SignIn = Callable[[Page, Any], None]
@@ -38,21 +37,6 @@ FORMS: dict[str, tuple[Mapping[str, Any], int]] = {
     "score": (SCORE, 3),
     "mix": (MIX, 3),
 }
-
-
-@pytest.fixture
-def sit(committed: sessionmaker[Session], browse: Browse, sign_in: SignIn) -> Sit:
-    """`sit(form, texts, number, **browser settings)`: somebody at the desk of a project that asks `form`."""
-
-    def down(
-        form: Mapping[str, Any], texts: Sequence[str] | int = 3, number: int = 2, **settings: Any
-    ) -> tuple[DeskPage, Asked]:
-        asked = make_asked(committed, form, texts, number)
-        page = browse(**{"viewport": {"width": 1440, "height": 900}, **settings})
-        sign_in(page, asked.person)
-        return DeskPage(page, asked.project).open(), asked
-
-    return down
 
 
 def submitted(desk: DeskPage, asked: Asked) -> Said:

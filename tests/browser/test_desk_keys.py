@@ -1,0 +1,128 @@
+"""Do the desk's keys do what each person wants of them, and leave alone what is not theirs?"""
+
+from collections.abc import Callable
+
+from playwright.sync_api import expect
+
+from tests.browser.desk_page import DeskPage
+from tests.browser.desk_work import Asked
+
+Sit = Callable[..., tuple[DeskPage, Asked]]
+
+LONG = "A sentence that stands in both. " * 120
+
+
+def status(desk: DeskPage) -> str:
+    """What the sheet of keys said last."""
+    return desk.page.locator("[data-keys-say]").inner_text()
+
+
+def give(desk: DeskPage, action: str, key: str) -> None:
+    """Press the button beside an action, then the key that it is to have."""
+    desk.page.locator(f"[data-remap={action}]").click()
+    desk.press(key)
+
+
+def test_keys_are_given_to_other_actions_and_remembered(sit: Sit) -> None:
+    desk, _asked = sit({"all_bad": True})
+    toggle = desk.page.get_by_role("checkbox", name="All are bad")
+    desk.press("?")
+    give(desk, "all_bad", "n")
+    assert status(desk) == "all are bad: n"
+    give(desk, "skip", "n")
+    assert status(desk) == "n is taken: all are bad"
+    give(desk, "skip", "5")
+    assert status(desk) == "5 cannot be used here."
+    give(desk, "submit", "m")
+    desk.press("Escape", "x")
+    expect(toggle).not_to_be_checked()
+    desk.page.reload()
+    desk.ready()
+    desk.press("n")
+    expect(toggle).to_be_checked()
+    expect(desk.page.locator(".toggle kbd")).to_have_text("n")
+    expect(desk.page.locator("[data-submit]")).to_have_attribute("aria-keyshortcuts", "m")
+    desk.press("?")
+    desk.page.get_by_role("button", name="Back to the usual keys").click()
+    desk.press("Escape", "x")
+    expect(toggle).not_to_be_checked()
+    first = desk.assignment
+    desk.press("1", "2", "3", "Enter")
+    desk.next_assignment(first)
+
+
+def test_asking_for_a_key_is_ended_by_escape(sit: Sit) -> None:
+    desk, _asked = sit({})
+    desk.press("?")
+    give(desk, "skip", "Escape")
+    expect(desk.page.locator("#keys")).to_be_visible()
+    expect(desk.page.locator("[data-key-row=skip] kbd")).to_have_text("s")
+    desk.press("Escape")
+    expect(desk.page.locator("#keys")).to_be_hidden()
+
+
+def test_keys_that_are_off_are_not_promised(sit: Sit) -> None:
+    desk, _asked = sit({"all_bad": True})
+    expect(desk.page.locator(".skip > summary")).to_have_attribute("aria-keyshortcuts", "s")
+    desk.press("?")
+    desk.page.get_by_label("Let single keys do this").uncheck()
+    desk.press("Escape", "x", "1", "s")
+    assert desk.groups() == []
+    expect(desk.page.locator(".skip-form")).to_be_hidden()
+    expect(desk.page.locator(".skip kbd")).to_be_hidden()
+    expect(desk.page.locator("[aria-keyshortcuts]")).to_have_count(0)
+
+
+def test_composing_and_typing_are_left_alone(sit: Sit) -> None:
+    desk, _asked = sit({"rationale": "optional", "all_bad": True})
+    for init in ("isComposing: true", "keyCode: 229"):
+        for key, code in (("x", "KeyX"), ("1", "Digit1"), ("Enter", "Enter")):
+            desk.page.evaluate(
+                f"document.body.dispatchEvent(new KeyboardEvent('keydown', "
+                f"{{key: '{key}', code: '{code}', bubbles: true, {init}}}))"
+            )
+    assert desk.groups() == []
+    expect(desk.said()).to_be_empty()
+    desk.press("r")
+    field = desk.page.get_by_label("Reasons for your answer")
+    session = desk.page.context.new_cdp_session(desk.page)
+    session.send("Input.imeSetComposition", {"text": "pai1", "selectionStart": 4, "selectionEnd": 4})
+    session.send("Input.insertText", {"text": "排1名"})
+    desk.press("x", "Enter", "2", "[")
+    expect(field).to_have_value("排1名x\n2[")
+    assert desk.groups() == []
+    expect(desk.page.get_by_role("checkbox", name="All are bad")).not_to_be_checked()
+
+
+def test_keyboards_without_latin_letters_go_by_the_place_of_the_key(sit: Sit) -> None:
+    desk, _asked = sit({"all_bad": True})
+    desk.page.evaluate(
+        "document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'ч', code: 'KeyX', bubbles: true}))"
+    )
+    expect(desk.page.get_by_role("checkbox", name="All are bad")).to_be_checked()
+
+
+def test_long_answers_scroll_together_and_show_their_differences(sit: Sit) -> None:
+    desk, _asked = sit({"overall": "pair"}, [f"{LONG} Only here.", f"{LONG} Elsewhere, and longer. {LONG}"])
+    page = desk.page
+    desk.press("y")
+    texts = page.locator("[data-response]")
+    texts.nth(0).evaluate("text => text.scrollTo(0, text.scrollHeight)")
+    page.wait_for_function(
+        "(([, second]) => second.scrollTop + second.clientHeight >= second.scrollHeight - 2)"
+        "(document.querySelectorAll('[data-response]'))"
+    )
+    desk.press("d")
+    expect(page.locator(".legend")).to_contain_text("only one of responses 1 and 2")
+    assert page.evaluate("CSS.highlights.get('only-here').size") > 0
+    desk.press("d", "y")
+    expect(page.locator(".legend")).to_be_hidden()
+    assert not page.evaluate("CSS.highlights.has('only-here')")
+    assert texts.nth(0).evaluate("text => text.scrollHeight <= text.clientHeight + 1")
+
+
+def test_motion_can_be_reduced(sit: Sit) -> None:
+    desk, _asked = sit({}, reduced_motion="reduce")
+    desk.press("1", "Enter")
+    expect(desk.page.locator(".tray.is-nudged")).to_be_visible()
+    assert desk.page.locator(".tray").evaluate("tray => getComputedStyle(tray).animationName") == "none"

@@ -151,7 +151,7 @@ def test_refusals_at_the_desk_are_chinese(place: AdminProject, visit_as: VisitAs
 
 def test_pages_of_ones_own_hold_no_english_sentence(place: AdminProject, visit_as: VisitAs) -> None:
     owner = visit_as(place.owner)
-    for path in ("/", "/account", "/projects/new"):
+    for path in ("/", "/account", "/account/data", "/projects/new"):
         page = owner.get(path, **CHINESE)
         assert page.status_code == 200
         assert english_of(page.text) == [], path

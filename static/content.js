@@ -59,6 +59,8 @@ async function typeset(elements) {
 }
 
 function typesetOne(element) {
+  // A comparison that is shown while it is still being typeset ahead of time is enlivened twice.
+  if ("typeset" in element.dataset) return;
   const tex = element.textContent;
   element.dataset.typeset = tex;
   if (tex.length > LONGEST_TEX) return;

@@ -50,7 +50,7 @@ class Next {
   constructor(desk, { form, draft, outbox, words, signal }) {
     Object.assign(this, { desk, form, draft, outbox, words, signal });
     this.id = desk.dataset.comparison;
-    this.prefetch = new Prefetch(desk, outbox, signal);
+    this.prefetch = new Prefetch(desk, outbox, words, signal);
     // While one waits, keys are not for the comparison that is answered.
     addEventListener("keydown", (event) => this.isMoving && event.stopPropagation(), { capture: true, signal });
     const waiting = outbox.find(this.id);

@@ -1,15 +1,16 @@
 // Which comparison comes next? It is fetched while the one before it is judged, so that it can be shown at once.
 
+import { enliven } from "/static/content.js";
 import { fetchDesk } from "/static/server.js";
 
 const RETRY = 5_000; // milliseconds
 
 /** The comparison after the one on `desk`. */
 export class Prefetch {
-  constructor(desk, outbox, signal) {
+  constructor(desk, outbox, words, signal) {
     this.address = desk.dataset.desk;
     this.after = desk.dataset.assignment;
-    Object.assign(this, { outbox, signal });
+    Object.assign(this, { outbox, words, signal });
     desk.addEventListener("lease-extended", ({ detail }) => this.extend(detail.end), { signal });
     addEventListener("online", () => this.start(), { signal });
   }
@@ -26,7 +27,18 @@ export class Prefetch {
     await this.outbox.emptied(this.signal);
     const { desk } = await fetchDesk(`${this.address}?after=${this.after}`, this.signal);
     // That nothing comes after it can change until it is answered: then the server is asked again.
-    if (desk && !("empty" in desk.dataset)) this.next = { desk, end: Date.now() + secondsLeft(desk) * 1000 };
+    if (!desk || "empty" in desk.dataset) return;
+    this.next = { desk, end: Date.now() + secondsLeft(desk) * 1000 };
+    this.prepare(desk);
+  }
+
+  /** Typesets the math before it is shown, bit by bit: that takes longest of all. */
+  async prepare(desk) {
+    for (const part of desk.querySelectorAll(".prose")) {
+      await idle();
+      if (this.signal.aborted) return;
+      await enliven(part, this.words);
+    }
   }
 
   /** The next desk, if it is here and still to be done; it is given out once. */

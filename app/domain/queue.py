@@ -46,7 +46,7 @@ _HAND_OUT = text(
     WITH candidate AS (
         SELECT c.id
         FROM comparisons c
-        WHERE c.openings > 0 AND {_MINE} AND NOT {ASKED_BEFORE}
+        WHERE c.openings > 0 AND {_MINE} AND NOT ({ASKED_BEFORE})
         ORDER BY c.priority DESC, c.id
         LIMIT 1
         FOR NO KEY UPDATE OF c SKIP LOCKED
@@ -212,7 +212,7 @@ def _live(session: Session, annotator_id: int) -> Sequence[Assignment]:
 
 
 _IS_HELD = text(
-    f"SELECT EXISTS (SELECT FROM comparisons c WHERE c.openings > 0 AND {_MINE} AND NOT {ASKED_BEFORE})"  # noqa: S608
+    f"SELECT EXISTS (SELECT FROM comparisons c WHERE c.openings > 0 AND {_MINE} AND NOT ({ASKED_BEFORE}))"  # noqa: S608
 )
 
 

@@ -320,7 +320,7 @@ def test_refused_answer_is_shown_until_it_is_mended_or_let_go(desk: DeskPage, wo
     expect(other.page.get_by_text("An answer was not taken")).to_have_count(0)
 
 
-def test_refused_answer_can_be_let_go(desk: DeskPage, work: Work) -> None:
+def test_refused_answer_can_be_let_go(desk: DeskPage, work: Work, no_violations: Callable[[Page], None]) -> None:
     first = desk.assignment
     with work.committed.begin() as session:
         session.execute(update(Project).values(state=ProjectState.ARCHIVED))
@@ -329,9 +329,15 @@ def test_refused_answer_can_be_let_go(desk: DeskPage, work: Work) -> None:
     lines(desk, "An answer was not taken: ")
     link = desk.page.get_by_role("link", name="Look at it again")
     expect(link).to_have_attribute("href", f"{desk.root}/assignments/{first}")
+    desk.page.context.clear_cookies()
+    rank(desk, 3, 2, 1)
+    desk.press("Enter")
+    lines(desk, "1 answer waits to be sent.")
+    lines(desk, "You are signed out.")
+    no_violations(desk.page)
     desk.page.get_by_role("button", name="Let go of it").click()
     expect(desk.page.get_by_text("An answer was not taken")).to_have_count(0)
-    assert desk.page.evaluate("Object.keys(localStorage).filter((key) => /outbox/.test(key))") == []
+    expect(desk.page.locator("#desk")).to_have_attribute("data-unsent", "1")
 
 
 def test_refused_answer_is_mended_where_it_was_given(desk: DeskPage, work: Work) -> None:

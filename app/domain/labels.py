@@ -289,7 +289,7 @@ def exclude(session: Session, project_id: int, label_ids: Sequence[int], reason:
 
     Returns how many changed. Raises NotFound if one is not of this project, Invalid without a reason.
     """
-    why = texts.line(reason, "The reason", longest=1_000)
+    why = texts.line(reason, _("The reason"), longest=1_000)
     values = {"excluded_at": func.clock_timestamp(), "excluded_reason": why, "excluded_by_id": by.id if by else None}
     return _change(session, project_id, label_ids, "exclude", by, Label.excluded_at.is_(None), values, {"reason": why})
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.domain import drafts, responses
 from app.domain.filters import IS_NEWEST_REVISION, one_of
+from app.language import mark
 from app.tables import (
     Comparison,
     ComparisonResponse,
@@ -25,7 +26,7 @@ from app.tables import (
 
 Answers = Mapping[str, Any]
 
-_WITHDRAWN = "It judges a response whose writer withdrew."
+_WITHDRAWN = mark("It judges a response whose writer withdrew.")
 
 
 def lock_prompt(session: Session, comparison_id: int) -> Prompt:

@@ -178,4 +178,4 @@ def _reason(name: str, reason: str) -> str:
     if name.endswith(".name"):
         return _("Give it a name of at most 80 characters.")
     said = reason.removeprefix("Value error, ").removeprefix("Input ")
-    return f"{said[:1].upper()}{said[1:].rstrip('.')}."
+    return _("%(sentence)s.", sentence=said[:1].upper() + said[1:].rstrip("."))

@@ -71,10 +71,14 @@ export class ScoreQuestion extends Question {
   }
 
   get state() {
-    const wrong = this.unscored.filter((number) => this.isWrong(number));
     if (this.isFull) return "done";
-    if (wrong.length > 0 || this.isRequired) return this.unscored.length === this.cards.length && !wrong.length ? "empty" : "begun";
-    return this.unscored.length < this.cards.length ? "done" : "empty";
+    const isUntouched = this.unscored.length === this.cards.length && !this.unscored.some((number) => this.isWrong(number));
+    return isUntouched ? "empty" : "begun";
+  }
+
+  /** Some scores without the others say something too, where none is required. */
+  isMissing(excused) {
+    return this.state !== "done" && (!this.isOptional(excused) || this.unscored.some((number) => this.isWrong(number)));
   }
 
   get progress() {

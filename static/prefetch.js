@@ -15,7 +15,7 @@ export class Prefetch {
     addEventListener("online", () => this.start(), { signal });
   }
 
-  /** Begins fetching once the page has nothing else to do and the server knows of all answers. */
+  /** Begins fetching once the server knows of all answers: before that it would give no further lease. */
   start() {
     if (this.next || this.isComing) return;
     this.isComing = true;
@@ -23,7 +23,6 @@ export class Prefetch {
   }
 
   async fetch() {
-    await idle();
     await this.outbox.emptied(this.signal);
     const { desk } = await fetchDesk(`${this.address}?after=${this.after}`, this.signal);
     // That nothing comes after it can change until it is answered: then the server is asked again.

@@ -13,6 +13,27 @@ depends_on = None
 def upgrade() -> None:
     """Apply."""
     op.execute("SET LOCAL lock_timeout = '10s'")
+    _create_readings()
+    _create_drafts()
+    op.add_column(
+        "responses",
+        sa.Column(
+            "corrects_id",
+            sa.BigInteger(),
+            nullable=True,
+            comment="the response that a person corrected by writing this one",
+        ),
+    )
+    op.create_foreign_key(
+        op.f("fk_responses_prompt_id_corrects_id"),
+        "responses",
+        "responses",
+        ["prompt_id", "corrects_id"],
+        ["prompt_id", "id"],
+    )
+
+
+def _create_readings() -> None:
     op.create_table(
         "readings",
         sa.Column("project_id", sa.BigInteger(), nullable=False),
@@ -31,6 +52,9 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("annotator_id", "project_version_id", name=op.f("pk_readings")),
     )
+
+
+def _create_drafts() -> None:
     op.create_table(
         "drafts",
         sa.Column("assignment_id", sa.BigInteger(), nullable=False),
@@ -64,22 +88,6 @@ def upgrade() -> None:
             name=op.f("fk_drafts_project_id_comparison_id"),
         ),
         sa.PrimaryKeyConstraint("assignment_id", name=op.f("pk_drafts")),
-    )
-    op.add_column(
-        "responses",
-        sa.Column(
-            "corrects_id",
-            sa.BigInteger(),
-            nullable=True,
-            comment="the response that a person corrected by writing this one",
-        ),
-    )
-    op.create_foreign_key(
-        op.f("fk_responses_prompt_id_corrects_id"),
-        "responses",
-        "responses",
-        ["prompt_id", "corrects_id"],
-        ["prompt_id", "id"],
     )
 
 

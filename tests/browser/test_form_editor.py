@@ -124,9 +124,12 @@ def test_rows_move_and_go_where_one_is(page: Page, place: AdminProject) -> None:
     page.get_by_role("button", name="Move Honest down").press("Enter")
     expect(names.nth(1)).to_have_value("Honest")
     expect(page.get_by_role("button", name="Move Honest down")).to_be_focused()
+    page.get_by_label("Rationale").select_option("required")
     page.get_by_role("button", name="Remove Harmless").press("Enter")
+    page.get_by_label("Correction").select_option("optional")  # while the answer is on its way
     expect(names).to_have_count(2)
-    expect(page.get_by_role("button", name="Add a criterion")).to_be_focused()
+    expect(page.get_by_label("Rationale")).to_have_value("required")
+    expect(page.get_by_label("Correction")).to_have_value("optional")
 
 
 def test_a_form_that_does_not_work_says_so_in_place_of_the_desk(page: Page, place: AdminProject) -> None:
@@ -186,8 +189,8 @@ def test_editors_are_accessible_and_fit(
     page = browse(**(phone if look == "phone" else {"color_scheme": look, "viewport": {"width": 1440, "height": 900}}))
     sign_in(page, place.admin)
     opened(page, place)
+    page.get_by_text("Begin from a ready-made form").click()
     for name, criteria in (("Graded pair, helpful and safe", 2), ("Ranking, correction and reasons", 0)):
-        page.get_by_text("Begin from a ready-made form").click()
         page.get_by_role("button", name=name).click()
         expect(page.locator("[name^='criteria.'][name$='.name']")).to_have_count(criteria)
         page.get_by_role("button", name="Add a flag of your own").click()

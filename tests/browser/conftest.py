@@ -41,7 +41,7 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def _running() -> Iterator[str]:
+def _uvicorn() -> Iterator[uvicorn.Server]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -51,16 +51,25 @@ def _running() -> Iterator[str]:
     while not server.started:
         assert thread.is_alive(), "the server ended"
         time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}"
+    yield server
     server.should_exit = True
     thread.join(10)
 
 
+@pytest.fixture(scope="session")
+def _running(_uvicorn: uvicorn.Server) -> str:
+    return f"http://127.0.0.1:{_uvicorn.config.port}"
+
+
 @pytest.fixture
-def server(_running: str, database_url: str) -> str:
+def server(_uvicorn: uvicorn.Server, _running: str, database_url: str) -> Iterator[str]:
     """The address of a server on this test's own database."""
     httpx.get(f"{_running}/healthz", timeout=30).raise_for_status()
-    return _running
+    yield _running
+    # A page that closes still sends its draft: it belongs to this test's database, not to the next one's.
+    time.sleep(0.05)
+    while _uvicorn.server_state.tasks:
+        time.sleep(0.02)
 
 
 Browse = Callable[..., Page]

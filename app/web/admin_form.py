@@ -165,4 +165,13 @@ def _said(asked: JudgementForm, sample: Sample, sent: Mapping[str, str]) -> str:
     for id_, rank in checked.ranks.items():
         places.setdefault(rank, []).append(id_)
     stored = {"groups": [places[rank] for rank in sorted(places)], "answers": checked.answers}
-    return json.dumps(stored, ensure_ascii=False, indent=2)
+    return _laid_out(stored)
+
+
+def _laid_out(value: object, indent: int = 0) -> str:
+    """JSON to be read: the outer objects with a line for each key, what is inside them on one line."""
+    if not isinstance(value, dict) or not value or indent > 2:
+        return json.dumps(value, ensure_ascii=False)
+    inner = " " * (indent + 2)
+    lines = [f"{inner}{json.dumps(key)}: {_laid_out(item, indent + 2)}" for key, item in value.items()]
+    return "{\n" + ",\n".join(lines) + "\n" + " " * indent + "}"

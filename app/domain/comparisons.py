@@ -16,7 +16,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session, joinedload, selectinload
 
 from app.domain import audit
-from app.domain.filters import IS_UNTOUCHED, PROGRESS, Progress, one_of, says
+from app.domain.filters import IS_UNTOUCHED, PROGRESS, SHOWS_WITHDRAWN, Progress, one_of, says
 from app.domain.judgement import JudgementForm, parse_form
 from app.domain.writable import require_writable
 from app.errors import Invalid, NotFound
@@ -280,10 +280,10 @@ def close(session: Session, project_id: int, ids: Sequence[int], by: Person | No
 
 
 def reopen(session: Session, project_id: int, ids: Sequence[int], by: Person | None) -> int:
-    """Hand paused and closed comparisons out again; retired ones stay retired."""
+    """Hand paused and closed comparisons out again, but retired ones and those that show a withdrawn response."""
     require_writable(session, project_id)
     from_states = {ComparisonState.PAUSED, ComparisonState.CLOSED}
-    return _set_state(session, project_id, ids, ComparisonState.OPEN, "reopen", by, from_states)
+    return _set_state(session, project_id, ids, ComparisonState.OPEN, "reopen", by, from_states, ~SHOWS_WITHDRAWN)
 
 
 def retire(session: Session, project_id: int, ids: Sequence[int], by: Person | None) -> int:

@@ -8,16 +8,27 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONPATH
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from app.domain import texts
-from app.tables import Comparison, ComparisonResponse, Label, LabelRevision, Prompt, Purpose, Response
+from app.tables import Comparison, ComparisonResponse, Label, LabelRevision, Membership, Prompt, Purpose, Response
 
 IS_UNTOUCHED = Comparison.openings == Comparison.k
 IS_DONE = Comparison.submitted == Comparison.k
+
+# Of a response: its writer took back what they had written by then.
+_WITHDRAWN = and_(Membership.id == Response.author_id, Membership.withdrawn_at >= Response.created_at)
+IS_WITHDRAWN = select(Membership.id).where(_WITHDRAWN).correlate(Response).exists()
+# Of a comparison: it shows such a response.
+SHOWS_WITHDRAWN = Comparison.id.in_(
+    select(ComparisonResponse.comparison_id)
+    .join(Response, Response.id == ComparisonResponse.response_id)
+    .join(Membership, _WITHDRAWN)
+)
 
 # A label that is learned from, joined with its comparison.
 LABEL_COUNTS = (
     Label.excluded_at.is_(None),
     Label.withdrawn_at.is_(None),
     Comparison.purpose == Purpose.TRAIN,
+    ~SHOWS_WITHDRAWN,
 )
 
 _later = aliased(LabelRevision)

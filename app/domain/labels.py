@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, joinedload, selectinload
 from app.domain import answers as checking
 from app.domain import audit, drafts, queue, snapshots, texts, written
 from app.domain.answers import CheckedAnswer
-from app.domain.filters import LABEL_COUNTS, one_of, says
+from app.domain.filters import LABEL_COUNTS, SHOWS_WITHDRAWN, one_of, says
 from app.domain.judgement import parse_form
 from app.domain.writable import require_writable
 from app.errors import Conflict, Invalid, NotFound
@@ -20,6 +20,7 @@ from app.tables import (
     Assignment,
     AssignmentState,
     Comparison,
+    ComparisonState,
     Label,
     LabelRank,
     LabelRevision,
@@ -84,6 +85,8 @@ def submit(
         annotator_id=annotator_id,
         surplus=surplus,
     )
+    if comparison.state is ComparisonState.CLOSED:
+        written.exclude_withdrawn(session, label)
     session.add(label)
     session.flush()
     if prompt is not None:
@@ -295,9 +298,14 @@ def exclude(session: Session, project_id: int, label_ids: Sequence[int], reason:
 
 
 def include(session: Session, project_id: int, label_ids: Sequence[int], by: Person | None) -> int:
-    """Let excluded labels count again. Returns how many changed. Raises NotFound."""
+    """Let excluded labels count again, but those that judge what its writer withdrew.
+
+    Returns how many changed. Raises NotFound.
+    """
     values = {"excluded_at": None, "excluded_reason": None, "excluded_by_id": None}
-    return _change(session, project_id, label_ids, "include", by, Label.excluded_at.is_not(None), values, {})
+    judges_withdrawn = Label.comparison_id.in_(select(Comparison.id).where(SHOWS_WITHDRAWN))
+    may_count = Label.excluded_at.is_not(None) & ~judges_withdrawn
+    return _change(session, project_id, label_ids, "include", by, may_count, values, {})
 
 
 def _change(

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.domain import audit, texts
-from app.domain.filters import one_of
+from app.domain.filters import IS_WITHDRAWN, one_of
 from app.domain.writable import require_writable
 from app.errors import Invalid, NotFound
 from app.language import gettext as _
@@ -204,7 +204,7 @@ def retire_responses(session: Session, project_id: int, ids: Iterable[int], by: 
 
 
 def reopen_responses(session: Session, project_id: int, ids: Iterable[int], by: Person | None) -> int:
-    """Let responses be compared again; return how many changed."""
+    """Let responses be compared again, but those that their writers withdrew; return how many changed."""
     return _set_state(session, project_id, ids, ResponseState.ACTIVE, by)
 
 
@@ -212,7 +212,9 @@ def _set_state(session: Session, project_id: int, ids: Iterable[int], state: Res
     require_writable(session, project_id)
     changed = session.scalars(
         update(Response)
-        .where(Response.project_id == project_id, one_of(Response.id, list(ids)), Response.state != state)
+        .where(
+            Response.project_id == project_id, one_of(Response.id, list(ids)), Response.state != state, ~IS_WITHDRAWN
+        )
         .values(state=state)
         .returning(Response.id)
     ).all()

@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from app.domain import drafts, responses
-from app.domain.filters import IS_NEWEST_REVISION, one_of
+from app.domain.filters import IS_NEWEST_REVISION, SHOWS_WITHDRAWN, one_of
 from app.language import mark
 from app.tables import (
     Comparison,
@@ -103,6 +103,13 @@ def _written_by_others(session: Session, prompt: Prompt, label_id: int) -> set[i
         )
     )
     return {id_ for answers in session.scalars(query) for id_ in _ids_of(answers).values()}
+
+
+def exclude_withdrawn(session: Session, label: Label) -> None:
+    """Exclude an answer to a comparison one of whose writers withdrew while it was being judged."""
+    if session.scalar(select(Comparison.id).where(Comparison.id == label.comparison_id, SHOWS_WITHDRAWN)) is not None:
+        label.excluded_at = func.clock_timestamp()
+        label.excluded_reason = _WITHDRAWN
 
 
 def withdraw(session: Session, author_id: int) -> Sequence[int]:

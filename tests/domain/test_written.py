@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.domain import comparisons, drafts, labels, people, prompts, responses, snapshots
@@ -27,7 +27,7 @@ from app.tables import (
     ResponseSource,
     ResponseState,
 )
-from tests.factories_labelling import Desk, broken_rows, lease, make_desk, response_ids, set_form
+from tests.factories_labelling import Desk, broken_rows, lease, make_comparisons, make_desk, response_ids, set_form
 
 
 def correcting_desk(session: Session, **more: Any) -> Desk:
@@ -182,6 +182,67 @@ def test_withdrawal_takes_what_was_written_along(session: Session) -> None:
     said = [ranked.comparison_id for ranked in snapshots.rankings(session, fresh)]
     assert said == [desk.comparison_ids[0]]
     assert not broken_rows(session)
+
+
+@pytest.mark.parametrize("way", ["late", "included", "reopened"])
+def test_what_was_withdrawn_never_comes_back(session: Session, way: str) -> None:
+    desk = correcting_desk(session, annotators=2, k=1)
+    wrong = str(response_ids(session, desk.comparison_ids[0])[0])
+    submit(session, lease(session, desk), corrections={wrong: "Mine."})
+    (mine,) = written(session, desk)
+    comparison = _compare(session, desk, mine, int(wrong))
+    (elsewhere,) = make_comparisons(session, session.get_one(Project, desk.project_id), 1)
+    at_it = lease(session, desk, 1)
+    assert at_it.comparison_id == comparison.id
+    if way == "included":
+        judged = submit(session, at_it).label
+    labels.withdraw_annotator(session, session.get_one(Membership, desk.annotator_ids[0]))
+    if way != "included":
+        judged = submit(session, at_it).label
+    if way == "included":
+        assert labels.include(session, desk.project_id, [judged.id], None) == 0
+    if way == "reopened":
+        assert responses.reopen_responses(session, desk.project_id, [mine.id], None) == 0
+        assert comparisons.reopen(session, desk.project_id, [comparison.id], None) == 0
+        with pytest.raises(Invalid):
+            _compare(session, desk, mine, int(wrong))
+
+    submit(session, lease(session, desk, 1))
+    fresh = snapshots.take_snapshot(session, desk.project_id)
+    assert [ranked.comparison_id for ranked in snapshots.rankings(session, fresh)] == [elsewhere.id]
+    session.refresh(judged)
+    assert judged.excluded_reason == "It judges a response whose writer withdrew."
+    assert not broken_rows(session)
+
+
+def test_an_included_label_still_lets_no_withdrawn_text_out(session: Session) -> None:
+    """Whatever was done to the rows: what a snapshot takes asks who wrote what it shows."""
+    desk = correcting_desk(session, annotators=2, k=1)
+    wrong = str(response_ids(session, desk.comparison_ids[0])[0])
+    submit(session, lease(session, desk), corrections={wrong: "Mine."})
+    (mine,) = written(session, desk)
+    _compare(session, desk, mine, int(wrong))
+    judged = submit(session, lease(session, desk, 1)).label
+    labels.withdraw_annotator(session, session.get_one(Membership, desk.annotator_ids[0]))
+    session.execute(update(Label).where(Label.id == judged.id).values(excluded_at=None, excluded_reason=None))
+    assert labels.new_labels(session, desk.project_id) == 0
+    with pytest.raises(Conflict, match="no labels to learn from"):
+        snapshots.take_snapshot(session, desk.project_id)
+
+
+def test_what_is_written_after_a_withdrawal_counts(committed: sessionmaker[Session]) -> None:
+    with committed.begin() as session:
+        desk = correcting_desk(session, annotators=1, comparisons=2)
+        wrong = str(response_ids(session, desk.comparison_ids[0])[0])
+        submit(session, lease(session, desk), corrections={wrong: "Mine."})
+        labels.withdraw_annotator(session, session.get_one(Membership, desk.annotator_ids[0]))
+    with committed.begin() as session:
+        again = str(response_ids(session, desk.comparison_ids[1])[0])
+        submit(session, lease(session, desk), corrections={again: "Once more."})
+        (_, later) = written(session, desk)
+        responses.retire_responses(session, desk.project_id, [later.id], None)
+        assert responses.reopen_responses(session, desk.project_id, [later.id], None) == 1
+        assert labels.new_labels(session, desk.project_id) == 1
 
 
 @pytest.mark.parametrize("act", ["withdraw", "leave", "erase"])

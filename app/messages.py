@@ -82,6 +82,8 @@ def update() -> None:
         catalogue = read_catalogue(language)
         catalogue.update(collected, no_fuzzy_matching=True)
         catalogue.revision_date = catalogue.creation_date
+        for message in catalogue:
+            message.locations.sort()  # messages are sorted by them, and should keep their places
         language.catalogue.parent.mkdir(parents=True, exist_ok=True)
         with language.catalogue.open("wb") as file:
             write_po(file, catalogue, width=120, sort_by_file=True, include_lineno=False, ignore_obsolete=True)

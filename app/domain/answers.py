@@ -270,7 +270,7 @@ def _written(asked: JudgementForm, shown: Shown, said: Mapping[str, object], is_
 
 def plain(text: str) -> str:
     """A text as a form's field sends it back: with Unix line ends, without space around it."""
-    return text.replace("\r\n", "\n").strip()
+    return texts.unix_lines(text).strip()
 
 
 def _response_text(said: object, part: Part) -> str:

@@ -74,9 +74,14 @@ def line(value: str, what: str, *, longest: int = 200) -> str:
     return kept
 
 
+def unix_lines(text: str) -> str:
+    """A text whose lines end with line feeds alone, whichever way they ended: a form's field keeps no difference."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def document(value: str, what: str, *, longest: int = 100_000) -> str:
     """A text of many lines, with Unix line ends. Raises Invalid, naming `what`, where it is too long."""
-    kept = value.replace("\r\n", "\n").strip()
+    kept = unix_lines(value).strip()
     if len(kept) > longest:
         raise Invalid(_("%(what)s is longer than %(longest)s characters.", what=what, longest=grouped(longest)))
     if found := flaw(kept):

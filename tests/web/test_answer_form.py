@@ -97,6 +97,13 @@ def test_all_the_rest() -> None:
     )
 
 
+def test_a_text_as_the_browser_sends_it_back_is_no_correction() -> None:
+    """A form's field ends every line with a carriage return and a line feed, whichever of them the text had."""
+    shown = [TWO[0], ShownResponse(10, "one\rtwo\r\nthree\n\rfour", None)]
+    sent = {"strength": "tie", "correction_10": "one\r\ntwo\r\nthree\r\n\r\nfour"}
+    assert read_answer(EVERYTHING, shown, sent)[1] == {}
+
+
 def test_a_score_is_a_number() -> None:
     for bad in ("good", "nan", "1e999", "1.2.3"):
         with pytest.raises(Invalid, match="number"):

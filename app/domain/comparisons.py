@@ -16,7 +16,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session, joinedload, selectinload
 
 from app.domain import audit
-from app.domain.filters import IS_UNTOUCHED, PROGRESS, SHOWS_WITHDRAWN, Progress, one_of, says
+from app.domain.filters import IS_NO_REPEAT, IS_UNTOUCHED, PROGRESS, SHOWS_WITHDRAWN, Progress, one_of, says
 from app.domain.judgement import JudgementForm, parse_form
 from app.domain.writable import require_writable
 from app.errors import Invalid, NotFound
@@ -260,7 +260,7 @@ def set_k(session: Session, project_id: int, ids: Sequence[int], k: int, by: Per
         ids,
         "set_k",
         by,
-        Comparison.k != wanted,
+        (Comparison.k != wanted) & IS_NO_REPEAT,
         {"k": wanted, "openings": wanted - taken},
         {"k": k},
     )
@@ -317,13 +317,14 @@ def retire_older(session: Session, project_id: int, policy_id_current: int) -> i
 def set_assignees(
     session: Session, project_id: int, ids: Sequence[int], annotator_ids: Sequence[int], by: Person | None
 ) -> int:
-    """Hand these out to these annotators alone, or to all where none is named."""
+    """Hand these out to these annotators alone, or to all where none is named. Repeats stay whose they are."""
     require_writable(session, project_id)
     wanted = set(annotator_ids)
     _check_assignees(session, project_id, wanted)
     _lock(session, project_id, ids)
-    of_these = one_of(ComparisonAssignee.comparison_id, ids)
-    before: dict[int, set[int]] = {id_: set() for id_ in ids}
+    assignable = session.scalars(select(Comparison.id).where(one_of(Comparison.id, ids), IS_NO_REPEAT)).all()
+    before: dict[int, set[int]] = {id_: set() for id_ in assignable}
+    of_these = one_of(ComparisonAssignee.comparison_id, assignable)
     query = select(ComparisonAssignee.comparison_id, ComparisonAssignee.annotator_id).where(of_these)
     for comparison_id, annotator_id in session.execute(query):
         before[comparison_id].add(annotator_id)

@@ -12,6 +12,7 @@ from app.tables import Comparison, ComparisonResponse, Label, LabelRevision, Mem
 
 IS_UNTOUCHED = Comparison.openings == Comparison.k
 IS_DONE = Comparison.submitted == Comparison.k
+IS_NO_REPEAT = Comparison.purpose != Purpose.REPEAT  # those are for one annotator, who answers them once
 
 # Of a response: its writer took back what they had written by then.
 _WITHDRAWN = and_(Membership.id == Response.author_id, Membership.withdrawn_at >= Response.created_at)

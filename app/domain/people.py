@@ -16,7 +16,19 @@ from app.domain import audit, drafts, queue, texts
 from app.errors import Conflict, Invalid, LinkExpired, NotAllowed, NotFound
 from app.language import Language, grouped
 from app.language import gettext as _
-from app.tables import ApiToken, ComparisonAssignee, Invite, Membership, Person, Project, Role, SignInLink, WebSession
+from app.tables import (
+    ApiToken,
+    Comparison,
+    ComparisonAssignee,
+    Invite,
+    Membership,
+    Person,
+    Project,
+    Purpose,
+    Role,
+    SignInLink,
+    WebSession,
+)
 
 SHORTEST_PASSWORD = 10
 LONGEST_PASSWORD = 1_000
@@ -187,7 +199,10 @@ def _leave(session: Session, member: Membership) -> None:
     queue.lock_annotator(session, member.project_id, member.id)
     queue.end_leases(session, member.id)
     drafts.forget(session, member.id)
-    session.execute(delete(ComparisonAssignee).where(ComparisonAssignee.annotator_id == member.id))
+    # Their repeats stay theirs: nobody else can answer those, and they see none twice if they come back.
+    of_others = select(Comparison.id).where(Comparison.purpose != Purpose.REPEAT)
+    assigned = (ComparisonAssignee.annotator_id == member.id, ComparisonAssignee.comparison_id.in_(of_others))
+    session.execute(delete(ComparisonAssignee).where(*assigned))
     member.left_at = func.now()
 
 

@@ -25,8 +25,10 @@ _DRAW = text(
     WHERE c.purpose = 'train'
         AND EXISTS (
             SELECT FROM labels l
-            WHERE l.comparison_id = c.id AND l.annotator_id = :annotator_id AND l.withdrawn_at IS NULL
+            WHERE l.comparison_id = c.id AND l.annotator_id = :annotator_id
+                AND l.withdrawn_at IS NULL AND l.excluded_at IS NULL
         )
+        AND EXISTS (SELECT FROM prompts p WHERE p.id = c.prompt_id AND p.state = 'active')
         AND NOT EXISTS (
             SELECT FROM comparisons again JOIN comparison_assignees s ON s.comparison_id = again.id
             WHERE again.repeats_id = c.id AND s.annotator_id = :annotator_id

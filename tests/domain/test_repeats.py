@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from app.domain import labels, overview, queue, repeats, snapshots
+from app.domain import comparisons, labels, overview, people, queue, repeats, snapshots
 from app.domain.consistency import Consistency, consistency, shown_consistency
 from app.domain.empty_queue import EmptyQueue
 from app.domain.progress import progress
@@ -17,10 +17,14 @@ from app.tables import (
     ComparisonState,
     Label,
     Membership,
+    Person,
     Project,
+    Prompt,
+    PromptState,
     Purpose,
     Response,
     ResponseState,
+    Role,
     SnapshotRevision,
 )
 from tests.factories_labelling import Desk, answer, broken_rows, lease, make_desk
@@ -105,6 +109,32 @@ def test_a_skipped_repeat_is_over(session: Session) -> None:
     assert queue.next_assignment(session, desk.project_id, desk.annotator_ids[1]) == EmptyQueue("all_done")
 
 
+def test_repeats_stay_whose_they_are(session: Session) -> None:
+    desk = make_desk(session, annotators=2, comparisons=22)
+    mine, other = desk.annotator_ids
+    for _ in range(22):
+        answer(session, lease(session, desk))
+    again = repeats.add_repeat(session, desk.project_id, mine, 1.0)
+    assert again is not None
+    member = session.get_one(Membership, mine)
+    owner = session.get_one(Person, member.person_id)
+
+    assert comparisons.set_k(session, desk.project_id, [again.id], 3, None) == 0
+    assert comparisons.set_assignees(session, desk.project_id, [again.id], [other], None) == 0
+    assert comparisons.set_assignees(session, desk.project_id, [again.id], [], None) == 0
+    people.remove_member(session, desk.project_id, mine, owner)
+    assert queue.next_assignment(session, desk.project_id, other) == EmptyQueue("all_done")
+    people.add_member(session, session.get_one(Project, desk.project_id), owner, Role.ANNOTATOR)
+    assert answer(session, lease(session, desk)).label.comparison_id == again.id
+    people.remove_member(session, desk.project_id, mine, owner)
+    people.add_member(session, session.get_one(Project, desk.project_id), owner, Role.ANNOTATOR)
+    # Of 23 labels three are old enough, and one of those was shown twice.
+    drawn = [repeats.add_repeat(session, desk.project_id, mine, 1.0) for _ in range(3)]
+    assert {row.repeats_id for row in drawn if row} == set(desk.comparison_ids[:3]) - {again.repeats_id}
+    assert drawn[2] is None
+    assert not broken_rows(session)
+
+
 def test_what_cannot_be_shown_again_is_not_drawn(session: Session) -> None:
     desk = make_desk(session, comparisons=25)
     for _ in range(repeats.LABELS_BETWEEN):
@@ -115,6 +145,13 @@ def test_what_cannot_be_shown_again_is_not_drawn(session: Session) -> None:
     session.execute(update(Response).values(state=ResponseState.RETIRED))
     assert repeats.add_repeat(session, desk.project_id, annotator_id, 1.0) is None
     session.execute(update(Response).values(state=ResponseState.ACTIVE))
+    session.execute(update(Prompt).values(state=PromptState.RETIRED))
+    assert repeats.add_repeat(session, desk.project_id, annotator_id, 1.0) is None
+    session.execute(update(Prompt).values(state=PromptState.ACTIVE))
+    said = labels.list_labels(session, desk.project_id)
+    labels.exclude(session, desk.project_id, [label.id for label in said], "A test.", None)
+    assert repeats.add_repeat(session, desk.project_id, annotator_id, 1.0) is None
+    labels.include(session, desk.project_id, [label.id for label in said], None)
     labels.withdraw_annotator(session, session.get_one(Membership, annotator_id))
     assert repeats.add_repeat(session, desk.project_id, annotator_id, 1.0) is None
 

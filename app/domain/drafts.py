@@ -75,9 +75,10 @@ def _whole(sent: object, name: str) -> int:
 
 
 def _seconds(sent: object) -> float:
-    if isinstance(sent, bool) or not isinstance(sent, int | float) or not math.isfinite(sent) or sent < 0:
+    # Not asked whether it is finite: a whole number of 400 digits is, and is no float.
+    if isinstance(sent, bool) or not isinstance(sent, int | float) or not 0 <= sent < math.inf:
         raise Invalid(_("The draft's “%(name)s” must be a number that is not negative.", name="seconds"))
-    return min(float(sent), _DAY)
+    return float(min(sent, _DAY))
 
 
 def _require_current(session: Session, assignment: Assignment, revision: int) -> None:

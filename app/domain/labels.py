@@ -78,6 +78,8 @@ def submit(
         return _repeat(session, assignment, answer)
     require_writable(session, comparison.project_id)
     surplus = _take_place(comparison, assignment)
+    # Where the lease ran out and was given anew, what was answered is what the old page showed.
+    assignment.project_version_id, assignment.shown_order = version_id, shown_order
     label = Label(
         project_id=comparison.project_id,
         comparison_id=comparison.id,
@@ -298,13 +300,9 @@ def exclude(session: Session, project_id: int, label_ids: Sequence[int], reason:
 
 
 def include(session: Session, project_id: int, label_ids: Sequence[int], by: Person | None) -> int:
-    """Let excluded labels count again, but those that judge what its writer withdrew.
-
-    Returns how many changed. Raises NotFound.
-    """
+    """Let labels count again, but those that judge what was withdrawn. Returns how many changed. Raises NotFound."""
     values = {"excluded_at": None, "excluded_reason": None, "excluded_by_id": None}
-    judges_withdrawn = Label.comparison_id.in_(select(Comparison.id).where(SHOWS_WITHDRAWN))
-    may_count = Label.excluded_at.is_not(None) & ~judges_withdrawn
+    may_count = Label.excluded_at.is_not(None) & Label.comparison_id.in_(select(Comparison.id).where(~SHOWS_WITHDRAWN))
     return _change(session, project_id, label_ids, "include", by, may_count, values, {})
 
 

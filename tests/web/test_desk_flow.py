@@ -229,6 +229,25 @@ def test_a_draft_goes_along_when_the_comparison_comes_again(flow: Flow) -> None:
     assert (draft.assignment_id, draft.fields) == (again.assignment, [[first.places[0], "1"]])
 
 
+def test_a_label_given_from_an_old_page_is_changed_under_the_form_that_it_followed(flow: Flow) -> None:
+    """The lease ran out, the form changed, the comparison was leased anew, and the old page was sent."""
+    old = flow.open()
+    with flow.committed.begin() as session:
+        session.execute(update(Assignment).values(expires_at=func.clock_timestamp()))
+        project = session.get_one(Project, flow.project.id)
+        form = {"overall": "pair", "score": {}}
+        projects.new_version(session, project, guidelines="", consent_text="", judgement_form=form, by=None)
+    again = flow.open()
+    assert again.assignment != old.assignment
+    sent = flow.post(old.assignment, "label", dict(zip(old.places, "12", strict=True)), **JSON)
+    assert sent.status_code == 200
+    path = f"/labels/{sent.json()['label_id']}"
+    form_shown = Page(flow.visitor.get(ROOT + path).text).form_to(path)
+    assert [name for name in form_shown.fields if name.startswith("rank_")] == old.places
+    changed = flow.visitor.post(ROOT + path, dict(zip(old.places, "21", strict=True)))
+    assert changed.status_code == 303
+
+
 @pytest.mark.parametrize(
     "sent",
     [
@@ -259,6 +278,14 @@ def test_what_is_no_draft_is_refused_with_a_reason(flow: Flow, sent: object) -> 
     assert (refused.status_code, refused.json()["code"]) == (422, "Invalid")
     assert refused.json()["error"].endswith(".")
     assert flow.draft() is None
+
+
+def test_a_draft_takes_no_longer_than_a_day(flow: Flow) -> None:
+    whole = b'{"fields": [], "sequence": 1, "seconds": 1' + b"0" * 400 + b"}"  # too large for a float
+    assert flow.put_draft(flow.open().assignment, whole).status_code == 204
+    draft = flow.draft()
+    assert draft is not None
+    assert draft.seconds == 86_400
 
 
 def test_a_long_draft_is_kept_and_a_far_too_long_body_not_read(flow: Flow) -> None:

@@ -33,10 +33,11 @@ def lines(session: Session, snapshot: Snapshot, format_: Format) -> Iterator[str
 def trl_preference_lines(session: Session, snapshot: Snapshot, *, style: Style = "explicit") -> Iterator[str]:
     """TRL's preference format, one line for every ordered pair of every label; ties and unranked responses give none.
 
-    A correction gives one pair more, preferred to what it corrects and marked `implied`. `explicit` has prompt, chosen
-    and rejected as text: a conversation's contents are joined by blank lines, as they are for models without a chat
-    template. `conversational` has them as lists of messages. Beside them stand split and the ids that lead back to the
-    label. Source: TRL's documentation, "Dataset formats", preference with an explicit prompt.
+    A correction gives one pair more, preferred to what it corrects and marked `implied`; `strength` is 0 without a
+    grade. `explicit` has prompt, chosen and rejected as text: a conversation's contents are joined by blank lines, as
+    they are for models without a chat template. `conversational` has them as lists of messages. Beside them stand split
+    and the ids that lead back to the label. Source: TRL's documentation, "Dataset formats", preference with an explicit
+    prompt.
 
     Raises:
         Conflict: if the snapshot holds a withdrawn label.
@@ -56,11 +57,12 @@ def ranking_lines(session: Session, snapshot: Snapshot) -> Iterator[str]:
 
 
 def _pairs(ranked: RankedSet, style: Style) -> Iterator[dict[str, Any]]:
-    graded = {} if ranked.strength is None else {"strength": ranked.strength}
+    # Every line has every column, and never null: readers take the columns and their types from a file's first lines.
+    said = {"strength": ranked.strength or 0, "implied": False}
     for better, worse in ranked.ordered_pairs():
-        yield _pair(ranked, ranked.responses[better], ranked.responses[worse], style) | graded
+        yield _pair(ranked, ranked.responses[better], ranked.responses[worse], style) | said
     for correction, corrected in ranked.implied_pairs():
-        yield _pair(ranked, correction, corrected, style) | {"implied": "correction"}
+        yield _pair(ranked, correction, corrected, style) | {"strength": 0, "implied": True}
 
 
 def _pair(ranked: RankedSet, better: tuple[int, str], worse: tuple[int, str], style: Style) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import func, update
 from sqlalchemy.orm import Session
 
 from app.domain import comparisons, exports, labels, prompts, responses, snapshots
@@ -15,6 +16,7 @@ from app.tables import Membership, Project, Prompt, Purpose, Response, Snapshot,
 from tests.factories import make_member, make_project
 from tests.factories_labelling import Desk, answer, lease, make_comparisons, make_desk, response_ids, set_form
 
+FORMATS = Path(__file__).parent.parent.parent / "docs" / "formats.md"
 CONVERSATION = [
     {"role": "user", "content": "Wer schrieb «Faust»?"},
     {"role": "assistant", "content": "Goethe."},
@@ -188,10 +190,10 @@ def test_a_correction_is_preferred_to_what_it_corrects(session: Session) -> None
     assert list(ranked.ordered_pairs()) == [(0, 1)]
     ids = [id_ for id_, _text in ranked.responses]
     pairs = read(exports.trl_preference_lines(session, snapshot))
-    assert [(row["chosen"], row["rejected_response_id"], row.get("implied")) for row in pairs] == [
-        (ranked.responses[0][1], ids[1], None),
-        ("Best.", ids[0], "correction"),
-        ("Better.", ids[2], "correction"),
+    assert [(row["chosen"], row["rejected_response_id"], row["implied"]) for row in pairs] == [
+        (ranked.responses[0][1], ids[1], False),
+        ("Best.", ids[0], True),
+        ("Better.", ids[2], True),
     ]
     (line,) = read(exports.ranking_lines(session, snapshot))
     assert (line["ranking"], line["groups"], line["unranked"]) == ([[0], [1]], [[ids[0]], [ids[1]]], [ids[2]])
@@ -232,8 +234,7 @@ def test_a_graded_pair_says_how_much(session: Session) -> None:
     desk = make_desk(session, responses=2)
     snapshot = answered(session, desk, {"overall": "pair"}, [[1], [0]], strength=3)
     (pair,) = read(exports.trl_preference_lines(session, snapshot))
-    assert pair["strength"] == 3
-    assert "implied" not in pair
+    assert (pair["strength"], pair["implied"]) == (3, False)
 
 
 def test_rankings_of_one_split(session: Session) -> None:
@@ -351,3 +352,36 @@ def test_the_datasets_library_reads_the_lines(
     if not is_ranking:
         assert loaded.num_rows == 3
         assert {"prompt", "chosen", "rejected"} <= set(loaded.column_names)
+
+
+def test_large_files_load_though_the_unusual_comes_late(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`datasets` reads 10 MB at a time, and takes the columns from the first of them."""
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets", reason="the library `datasets` is in the extra `dev`")
+    desk = make_desk(session, comparisons=13)
+    long = Response.text + func.repeat("x", 300_000)
+    session.execute(update(Response).where(Response.project_id == desk.project_id).values(text=long))
+    for _ in range(12):
+        answer(session, lease(session, desk))
+    form = {"ranking": {"partial": True}, "correction": "optional", "rationale": "optional"}
+    snapshot = answered(session, desk, form, [[2], [0]], corrections={1: "Better."}, rationale="So.")
+
+    def load(lines: list[str], name: str, **more: Any) -> list[dict[str, Any]]:
+        file = tmp_path / name
+        file.write_text("".join(lines), encoding="utf-8")
+        assert file.stat().st_size > 10 << 20
+        cache = str(tmp_path / "cache")
+        loaded = datasets.load_dataset("json", data_files=str(file), split="train", cache_dir=cache, **more)
+        rows: list[dict[str, Any]] = loaded.to_list()
+        return rows
+
+    pairs = list(exports.trl_preference_lines(session, snapshot))
+    assert load(pairs, "pairs.jsonl") == read(pairs)
+    assert [json.loads(pair)["implied"] for pair in pairs[-2:]] == [False, True]
+    recipe = next(one for one in FORMATS.read_text().split("```") if one.startswith("python") and "Features(" in one)
+    names: dict[str, Any] = {}
+    exec(recipe.removeprefix("python").rpartition("\nlabels =")[0], names)
+    whole = list(exports.ranking_lines(session, snapshot))
+    assert load(whole, "rankings.jsonl", features=names["rankings"]) == read(whole)

@@ -11,7 +11,7 @@ from app.domain.writable import require_writable
 from app.errors import Conflict, Invalid
 from app.language import gettext as _
 from app.language import grouped
-from app.tables import Assignment, AssignmentState, Draft, Label, LabelRevision
+from app.tables import Assignment, AssignmentState, Draft, Label, LabelRevision, Membership
 
 LONGEST_DRAFT = 1_000_000  # characters, as long as answers may be
 DAYS_KEPT = 7  # after the lease ran out
@@ -39,6 +39,11 @@ def save(
         "revision": number,
     }
     require_writable(session, assignment.project_id)
+    # In turn with whatever else the annotator does: no draft is left behind by an answer that is being stored.
+    session.execute(
+        select(Membership.id).where(Membership.id == assignment.annotator_id).with_for_update(key_share=True)
+    )
+    session.refresh(assignment)
     _require_current(session, assignment, number)
     saving = insert(Draft).values(
         assignment_id=assignment.id, project_id=assignment.project_id, comparison_id=assignment.comparison_id, **kept

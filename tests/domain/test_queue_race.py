@@ -8,14 +8,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.domain import labels, queue
+from app.domain import drafts, labels, queue
 from app.domain.empty_queue import EmptyQueue
 from app.errors import Conflict
-from app.tables import Assignment, AssignmentState, Comparison, Label, LabelRevision
-from tests.factories_labelling import answer, broken_rows, let_run_out, make_desk, number_of
+from app.tables import Assignment, AssignmentState, Comparison, Draft, Label, LabelRevision
+from tests.factories_labelling import answer, broken_rows, lease, let_run_out, make_desk, number_of
 
 Sessions = sessionmaker[Session]
 
@@ -286,3 +287,28 @@ def test_a_row_that_is_only_being_changed_is_no_empty_queue(committed: Sessions)
         assert isinstance(found, Assignment)
 
     together(2, lambda index: [hold, ask][index](index))
+
+
+@pytest.mark.parametrize("act", ["answer", "skip"])
+def test_a_draft_is_not_left_behind_by_what_ends_it(committed: Sessions, act: str) -> None:
+    """The page saves its draft while the answer is on its way."""
+    with committed.begin() as session:
+        at = lease(session, make_desk(session))
+
+    def save() -> None:
+        with committed.begin() as session:
+            drafts.save(session, session.get_one(Assignment, at.id), fields=[], seconds=1, sequence=1, revision=0)
+
+    with ThreadPoolExecutor(1) as thread:
+        with committed.begin() as session:
+            if act == "answer":
+                answer(session, at)
+            else:
+                queue.skip(session, at.id, at.annotator_id)
+            saving = thread.submit(save)
+            with pytest.raises(TimeoutError):
+                saving.result(timeout=0.5)
+        with pytest.raises(Conflict):
+            saving.result()
+    with committed() as session:
+        assert number_of(session, Draft) == 0

@@ -257,15 +257,21 @@ def _written(asked: JudgementForm, shown: Shown, said: Mapping[str, object], is_
         corrections[str(id_)] = {"text": _response_text(value, one)}
         if corrections[str(id_)]["text"] == plain(shown.texts[id_]):
             raise one.refused(_("it says what the response says: change it, or leave it out."))
+        _refuse_shown(shown, corrections[str(id_)]["text"], one)
     written = {}
     if (value := said.get("written")) is not None:
         one = Part("written", _("Written answer"))
         written = {"text": _response_text(value, one)}
-        if written["text"] in {plain(text) for text in shown.texts.values()}:
-            raise one.refused(_("one of the responses says exactly this: change it, or leave it out."))
+        _refuse_shown(shown, written["text"], one)
     if asked.correction == "required" and not (is_excused or corrections or written):
         raise part.refused(_("correct at least one response, or write a better one."))
     return {"corrections": corrections, "written": written}
+
+
+def _refuse_shown(shown: Shown, text: str, part: Part) -> None:
+    """What is said of a response that is shown is said by its place: beside it, a text could say the opposite."""
+    if text in {plain(one) for one in shown.texts.values()}:
+        raise part.refused(_("one of the responses says exactly this: change it, or leave it out."))
 
 
 def plain(text: str) -> str:

@@ -101,6 +101,9 @@ def test_a_correction_must_differ(session: Session) -> None:
     wrong = assignment.shown_order[0]
     with pytest.raises(Invalid, match="change it"):
         submit(session, assignment, corrections={str(wrong): session.get_one(Response, wrong).text + "\n"})
+    # Their order says which is better, and might say the opposite.
+    with pytest.raises(Invalid, match="Correction of response 1: one of the responses says exactly this"):
+        submit(session, assignment, corrections={str(wrong): session.get_one(Response, assignment.shown_order[1]).text})
 
 
 def test_a_revision_without_the_correction_retires_it(session: Session) -> None:

@@ -123,7 +123,7 @@ _ASK_WHY = text(
             WHEN EXISTS (SELECT FROM wanted) THEN 'not_assigned'
             WHEN EXISTS (
                 SELECT FROM comparisons c
-                WHERE c.project_id = :project_id AND c.state IN ('paused', 'closed') AND c.openings > 0
+                WHERE c.project_id = :project_id AND c.state = 'paused' AND c.openings > 0
                     AND c.purpose <> 'repeat'
             ) THEN 'held_back'
             ELSE 'all_done'

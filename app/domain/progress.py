@@ -53,5 +53,6 @@ def _of_project(session: Session, project_id: int) -> tuple[int, int]:
 
 
 def last_label(session: Session, annotator_id: int) -> Label | None:
-    """The annotator's newest label, by itself."""
-    return session.scalar(select(Label).where(Label.annotator_id == annotator_id).order_by(Label.id.desc()).limit(1))
+    """The annotator's newest label that can still be changed, by itself."""
+    own = (Label.annotator_id == annotator_id, Label.withdrawn_at.is_(None))
+    return session.scalar(select(Label).where(*own).order_by(Label.id.desc()).limit(1))

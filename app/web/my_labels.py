@@ -7,7 +7,8 @@ from sqlalchemy.orm import Session
 from app.domain import drafts, labels, projects, queue
 from app.domain.judgement import parse_form
 from app.domain.progress import progress
-from app.errors import Invalid
+from app.errors import Conflict, Invalid
+from app.language import gettext as _
 from app.tables import Label, Membership, Project
 from app.web.answer_form import SentForm, fields_of, read_answer, read_seconds, sent_fields
 from app.web.numbers import Id
@@ -48,6 +49,8 @@ def my_labels(
 def edit_page(request: Request, session: Database, project: MemberProject, member: Member, label_id: Id) -> Response:
     """One's label on the desk, as it stands, or as it was being changed."""
     label = labels.get_label(session, project.id, label_id, member.id)
+    if label.withdrawn_at is not None:
+        raise Conflict(_("This label was withdrawn and cannot be changed."))
     return _show(request, session, project, member, label)
 
 

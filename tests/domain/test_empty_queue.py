@@ -126,6 +126,8 @@ def test_assigned_to_others_and_held_back(session: Session) -> None:
     assert empty(session, desk).message == "What is left is assigned to other people."
     comparisons.pause(session, desk.project_id, desk.comparison_ids, None)
     assert empty(session, desk).message == "The admins hold back what is left. Come back later."
+    comparisons.close(session, desk.project_id, desk.comparison_ids, None)
+    assert empty(session, desk).reason == "all_done"  # nothing comes of what an admin ended
 
 
 REASONS: tuple[Reason, ...] = (

@@ -320,13 +320,17 @@ def test_a_project_that_was_archived_takes_nothing(flow: Flow) -> None:
 
 def test_a_withdrawn_label_and_a_skipped_comparison_take_no_draft(flow: Flow) -> None:
     first = flow.open()
-    flow.post(first.assignment, "label", first.answer())
+    label_id = flow.post(first.assignment, "label", first.answer(), **JSON).json()["label_id"]
     skipped = flow.open()
     flow.post(skipped.assignment, "skip")
+    assert f'href="{ROOT}/labels/{label_id}"' in flow.open().html
     with flow.committed.begin() as session:
         labels.withdraw_annotator(session, people.membership(session, flow.project.id, flow.person.id))  # type: ignore[arg-type]
     assert flow.put_draft(first.assignment, draft_of(revision=1)).status_code == 409
     assert flow.put_draft(skipped.assignment, draft_of()).status_code == 409
+    # Nor is the label shown to be changed, as the way back from the desk would.
+    assert f"/labels/{label_id}" not in flow.open().html
+    assert flow.visitor.get(f"{ROOT}/labels/{label_id}").status_code == 409
 
 
 def test_a_heartbeat_keeps_both_leases(flow: Flow) -> None:

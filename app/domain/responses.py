@@ -144,7 +144,7 @@ def list_responses(
     after_id: int | None = None,
     limit: int = 50,
 ) -> Sequence[Response]:
-    """A project's responses in the order they came, those after `after_id`."""
+    """A project's responses in the order they came, those after `after_id`; what was withdrawn is not shown."""
     where = _matching(project_id, search=search, source=source, policy_id=policy_id, prompt_id=prompt_id, state=state)
     query = select(Response).where(*where)
     if after_id is not None:
@@ -176,7 +176,7 @@ def _matching(
     prompt_id: int | None,
     state: ResponseState | None,
 ) -> list[ColumnElement[bool]]:
-    where = [Response.project_id == project_id]
+    where = [Response.project_id == project_id, ~IS_WITHDRAWN]
     if search:
         where.append(texts.contains(Response.text, search))
     if source is not None:
@@ -191,8 +191,9 @@ def _matching(
 
 
 def get_response(session: Session, project_id: int, response_id: int) -> Response:
-    """A response of the project. Raises NotFound."""
-    response = session.scalar(select(Response).where(Response.project_id == project_id, Response.id == response_id))
+    """A response of the project, unless it was withdrawn. Raises NotFound."""
+    own = (Response.project_id == project_id, Response.id == response_id, ~IS_WITHDRAWN)
+    response = session.scalar(select(Response).where(*own))
     if response is None:
         raise NotFound(_("There is no response %(number)s in this project.", number=response_id))
     return response

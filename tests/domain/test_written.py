@@ -176,6 +176,8 @@ def test_withdrawal_takes_what_was_written_along(session: Session) -> None:
         ("Mine.", ResponseState.RETIRED),
         ("Theirs.", ResponseState.ACTIVE),
     ]
+    listed = responses.list_responses(session, desk.project_id, source=ResponseSource.PERSON)
+    assert [row.text for row in listed] == ["Theirs."]
     for row in (comparison, judged, held):
         session.refresh(row)
     assert comparison.state is ComparisonState.CLOSED

@@ -62,6 +62,7 @@ class Desk extends HTMLElement {
     this.undrag = makeDraggable(this, (number, target) => this.drop(number, target));
     // What is missing is said in words, for all kinds of questions alike.
     form.noValidate = true;
+    this.passExcused();
     this.addEventListener("submit", (event) => this.onSubmit(event), { capture: true, signal });
     this.addEventListener("input", (event) => this.onInput(event.target), { signal });
     this.addEventListener("focusin", (event) => this.onFocus(event.target), { signal });
@@ -158,7 +159,7 @@ class Desk extends HTMLElement {
 
   press(digit, isShifted) {
     const { active } = this.questions;
-    const number = this.isDecimal ? active.pressDecimal(digit) : active.press(digit, isShifted);
+    const number = this.isDecimal && active.takesDecimals ? active.pressDecimal(digit) : active.press(digit, isShifted);
     this.isDecimal = false;
     if (number === undefined) return;
     this.changed(number);
@@ -203,10 +204,21 @@ class Desk extends HTMLElement {
 
   onFlag(box) {
     this.flags.changed(box);
+    this.passExcused();
     this.noted();
     const name = box.closest("label").childNodes[2].textContent.trim();
-    const kind = box.dataset.excuses ? (box.checked ? "excuses" : "excuses_not") : box.checked ? "flagged" : "unflagged";
-    this.announce(fill(this.words[kind], { name }));
+    // What excuses the order alone may leave other questions to answer.
+    const left = box.dataset.excuses && box.checked ? this.missing()?.say : undefined;
+    const excuses = box.checked ? (left ? "flagged" : "excuses") : "excuses_not";
+    const kind = box.dataset.excuses ? excuses : box.checked ? "flagged" : "unflagged";
+    this.announce([fill(this.words[kind], { name }), left].filter(Boolean).join(" "));
+  }
+
+  /** Where the question at hand need not be answered any more, the first that must be takes its place. */
+  passExcused() {
+    const { excused } = this.flags;
+    const { active } = this.questions;
+    if (active?.state === "empty" && active.isExcused(excused)) this.questions.active = this.questions.firstMissing(excused) ?? active;
   }
 
   openFlags(number) {
@@ -247,7 +259,8 @@ class Desk extends HTMLElement {
     const card = this.cards[number - 1];
     card.focus({ preventScroll: true });
     const { top, bottom } = card.getBoundingClientRect();
-    const room = innerHeight - this.querySelector(".rank-bar").offsetHeight - 10;
+    const bar = this.querySelector(".rank-bar");
+    const room = innerHeight - (getComputedStyle(bar).position === "sticky" ? bar.offsetHeight : 0) - 10;
     // What is taller than the window is in sight when it fills it.
     const isInSight = top >= 50 && bottom <= room;
     const isFilled = top < room * 0.4 && bottom >= room * 0.6;

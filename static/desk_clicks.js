@@ -27,6 +27,7 @@ export class DeskClicks {
   onOwnClick({ target, detail }) {
     if (target.closest("[data-close-dialog]")) this.desk.panels.close(target.closest("dialog"));
     if (target.closest("[data-unskip]")) this.desk.panels.close(target.closest("details"));
+    if (target.closest("button[data-more]")) this.desk.layout.toggleMore();
     if (target.closest("[data-undo]")) this.desk.takeBack();
     if (target.closest("[data-earlier] > summary")) setTimeout(() => this.desk.layout.rememberConversation());
     const restored = target.closest("[data-restore]")?.closest("[data-correction]");

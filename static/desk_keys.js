@@ -43,7 +43,10 @@ export class DeskKeys {
   /** What a key does, if anything. */
   keyed(event) {
     const digit = /^(?:Digit|Numpad)([0-9])$/.exec(event.code);
-    if (this.desk.form && digit && !event.altKey && !event.target.closest("select, .skip-form")) return this.digitKeyed(event, Number(digit[1]));
+    // With AltGr these are other signs, such as brackets.
+    const isDigit = digit && !event.altKey && !event.getModifierState("AltGraph");
+    if (this.desk.form && isDigit && !event.target.closest("select, .skip-form")) return this.digitKeyed(event, Number(digit[1]));
+    this.desk.isDecimal = false;
     const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -1, ArrowDown: 1 }[event.key];
     if (this.desk.form && step) return this.arrowKeyed(event, step);
     if (this.desk.form && event.key === "." && this.desk.questions.active?.takesDecimals) return () => { this.desk.isDecimal = true; };

@@ -42,6 +42,14 @@ export class Layout {
     this.announce(this.words[root.dataset.panes ? "panes_on" : "panes_off"]);
   }
 
+  /** Where there is little room, what is said of the whole folds away. */
+  toggleMore() {
+    if (root.dataset.more) delete root.dataset.more;
+    else root.dataset.more = "on";
+    remember("more", root.dataset.more ?? "off");
+    this.mark();
+  }
+
   /** Boxes that scroll must be reached by keyboard. */
   tie() {
     for (const text of this.texts) text.tabIndex = 0;
@@ -91,6 +99,7 @@ export class Layout {
   mark() {
     press("[data-layout-toggle]", root.dataset.layout === "stacked");
     press("[data-panes]", root.dataset.panes === "on");
+    press("[data-more]", root.dataset.more === "on");
     press("[data-differences]", this.areDifferencesShown);
   }
 }

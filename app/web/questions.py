@@ -54,7 +54,11 @@ def questions(asked: JudgementForm, response_ids: Sequence[int]) -> list[Questio
             Question(
                 key="score",
                 name=_("Score"),
-                description="",
+                description=_(
+                    "How good is it by itself, from %(lowest)s to %(highest)s?",
+                    lowest=f"{score.lowest:g}",
+                    highest=f"{score.highest:g}",
+                ),
                 kind="score",
                 field="score_",
                 required=score.required,

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.domain import people
+from app.domain import people, projects
 from app.tables import Person, Role
 from tests.browser.desk_page import DeskPage
 from tests.browser.test_desk import add_comparison
@@ -65,3 +65,26 @@ def test_real_answers_on_the_desk(
             desk.next_assignment(shown)
     assert has_had_math
     assert [url for url in asked if not url.startswith(("http://127.0.0.1", "blob:"))] == []
+
+
+GUIDELINES = "Prefer $a^2 + b^2$ to prose.\n\n```python\nprint(1)\n```\n"
+
+
+@pytest.mark.parametrize("page_name", ["consent", "guidelines"])
+def test_guidelines_are_typeset_and_copied_on_pages_of_their_own(
+    browse: Browse, sign_in: SignIn, committed: sessionmaker[Session], no_violations: Check, page_name: str
+) -> None:
+    with committed.begin() as session:
+        project = make_project(session, name="Guided")
+        person = make_person(session, "Ann")
+        people.add_member(session, project, person, Role.ANNOTATOR)
+        projects.new_version(
+            session, project, guidelines=GUIDELINES, consent_text="We keep $x_1$.", judgement_form=None, by=None
+        )
+    page = browse(viewport=WIDE, permissions=["clipboard-read", "clipboard-write"])
+    sign_in(page, person)
+    page.goto(f"/projects/{project.slug}/{page_name}")
+    expect(page.locator(".math .katex")).to_have_count(2 if page_name == "consent" else 1)
+    page.get_by_role("button", name="Copy").click()
+    assert page.evaluate("navigator.clipboard.readText()").strip() == "print(1)"
+    no_violations(page)

@@ -126,3 +126,42 @@ def test_motion_can_be_reduced(sit: Sit) -> None:
     desk.press("1", "Enter")
     expect(desk.page.locator(".tray.is-nudged")).to_be_visible()
     assert desk.page.locator(".tray").evaluate("tray => getComputedStyle(tray).animationName") == "none"
+
+
+def test_brackets_behind_altgr_are_no_digits(sit: Sit) -> None:
+    desk, _ = sit({"criteria": [{"key": "helpful", "name": "Helpful"}]}, 9)
+    press = """([key, code]) => document.body.dispatchEvent(
+        new KeyboardEvent("keydown", {key, code, modifierAltGraph: true, bubbles: true, cancelable: true}))"""
+    desk.page.evaluate(press, ["]", "Digit9"])
+    assert desk.groups() == []
+    assert desk.question() == "Helpful"
+
+
+def test_a_point_without_its_decimal_is_forgotten(sit: Sit) -> None:
+    desk, _ = sit({"overall": "none", "score": {"step": 0.1}}, 3)
+    scores = desk.page.get_by_role("spinbutton")
+    desk.press("4", ".", "Backspace", "3")
+    expect(scores.nth(0)).to_have_value("3")
+    desk.press(".", "ArrowRight", "5")
+    expect(scores.nth(0)).to_have_value("3")
+    expect(scores.nth(2)).to_have_value("5")
+    desk.press(".", "2")
+    expect(scores.nth(2)).to_have_value("5")
+    desk.press("4", ".", "2")
+    expect(scores.nth(1)).to_have_value("4.2")
+
+
+def test_all_are_bad_does_not_promise_that_nothing_else_is_asked(sit: Sit) -> None:
+    desk, _ = sit({"all_bad": True, "criteria": [{"key": "helpful", "name": "Helpful"}]}, 2)
+    desk.press("x")
+    expect(desk.said()).to_have_text("All are bad: set. Helpful: Not yet: score 1, 2.")
+    # So the digits are for what is left, also after the page was loaded anew.
+    desk.press("3")
+    expect(desk.said()).to_have_text("Response 1: 3. 1 left to score.")
+    desk.page.reload()
+    desk.ready()
+    assert desk.question() == "Helpful"
+    desk.press("4")
+    expect(desk.said()).to_have_text("Response 2: 4. Everything is answered. Enter submits.")
+    desk.press("x", "x")
+    expect(desk.said()).to_have_text("All are bad: nothing else is needed.")

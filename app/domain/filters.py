@@ -15,7 +15,11 @@ IS_DONE = Comparison.submitted == Comparison.k
 IS_NO_REPEAT = Comparison.purpose != Purpose.REPEAT  # those are for one annotator, who answers them once
 
 # Of a response: its writer took back what they had written by then.
-_WITHDRAWN = and_(Membership.id == Response.author_id, Membership.withdrawn_at >= Response.created_at)
+_WITHDRAWN = and_(
+    Response.author_id.is_not(None),
+    Membership.id == Response.author_id,
+    Membership.withdrawn_at >= Response.created_at,
+)
 IS_WITHDRAWN = select(Membership.id).where(_WITHDRAWN).correlate(Response).exists()
 # Of a comparison: it shows such a response.
 SHOWS_WITHDRAWN = Comparison.id.in_(

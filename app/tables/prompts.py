@@ -161,4 +161,5 @@ class Response(Base):
         Index("ix_responses_project_id_prompt_id", "project_id", "prompt_id"),
         Index("ix_responses_policy_id", "policy_id"),
         Index("ix_responses_run_id", "run_id"),
+        Index("ix_responses_author_id", "author_id", postgresql_where=sql("author_id IS NOT NULL")),
     )

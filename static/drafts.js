@@ -29,6 +29,7 @@ export class Draft {
     document.addEventListener("visibilitychange", leave, { signal });
     addEventListener("pagehide", () => this.send(), { signal });
     signal.addEventListener("abort", () => clearTimeout(this.timer));
+    document.querySelector("[data-cancel]")?.addEventListener("click", () => this.drop(), { signal });
     forgetOld();
   }
 
@@ -62,6 +63,14 @@ export class Draft {
     write(this.name, this.said());
     this.isUnsent = false;
     clearTimeout(this.timer);
+  }
+
+  /** The change is wanted no more: the label is shown as it stands again. */
+  drop() {
+    this.isUnsent = false;
+    clearTimeout(this.timer);
+    erase(this.name);
+    ask(this.form.dataset.draft, { method: "DELETE" });
   }
 
   said() {

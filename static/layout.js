@@ -84,8 +84,8 @@ export class Layout {
   async compare() {
     const [first, second] = this.pairOf();
     this.compared = `${first} ${second}`;
-    await showDifferences(this.texts[first - 1], this.texts[second - 1]);
-    const legend = fill(this.words.differences, { first, second });
+    const how = await showDifferences(this.texts[first - 1], this.texts[second - 1]);
+    const legend = fill(this.words[how === "in order" ? "differences" : "differences_far"], { first, second });
     this.legend.replaceChildren(...legendParts(legend));
     this.legend.hidden = false;
     this.announce(legend);

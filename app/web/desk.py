@@ -163,6 +163,13 @@ def save_draft(session: Database, member: Member, assignment_id: Id, sent: SentO
     return Response(status_code=204)
 
 
+@router.delete("/assignments/{assignment_id}/draft", status_code=204)
+def drop_draft(session: Database, member: Member, assignment_id: Id) -> Response:
+    """Forget what the form held: a change that is wanted no more."""
+    drafts.drop(session, _own(session, member, assignment_id).id)
+    return Response(status_code=204)
+
+
 @router.post("/assignments/{assignment_id}/heartbeat")
 def heartbeat(session: Database, project: MemberProject, member: Member, assignment_id: Id) -> Response:
     """The annotator is still at it: the leases begin anew. For the page's script, which wants the seconds left."""

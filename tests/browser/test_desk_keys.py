@@ -165,3 +165,29 @@ def test_all_are_bad_does_not_promise_that_nothing_else_is_asked(sit: Sit) -> No
     expect(desk.said()).to_have_text("Response 2: 4. Everything is answered. Enter submits.")
     desk.press("x", "x")
     expect(desk.said()).to_have_text("All are bad: nothing else is needed.")
+
+
+def test_what_is_chosen_can_be_told_in_the_colours_of_the_system(sit: Sit) -> None:
+    form = {"overall": "pair", "all_bad": True, "criteria": [{"key": "helpful", "name": "Helpful"}]}
+    desk, _ = sit(form, 2, forced_colors="active")
+    page = desk.page
+    ground = "element => getComputedStyle(element).backgroundColor"
+    grades = page.locator(".grade")
+    desk.press("2")
+    page.get_by_role("button", name="Overall").click()
+    assert grades.nth(1).evaluate(ground) != grades.nth(2).evaluate(ground)
+    tabs = page.locator("[data-ask]")
+    assert tabs.nth(0).evaluate(ground) != tabs.nth(1).evaluate(ground)
+    before = page.locator(".toggle").evaluate(ground)
+    page.get_by_role("button", name="Helpful").click()
+    desk.press("3", "x")
+    assert page.locator(".toggle").evaluate(ground) != before
+    scores = desk.card(1).locator(".score-key")
+    assert scores.nth(2).evaluate(ground) != scores.nth(1).evaluate(ground)
+
+
+def test_legend_says_how_very_long_answers_were_compared(sit: Sit) -> None:
+    apart = [" ".join(f"{name}{number}" for number in range(1500)) for name in ("one", "two")]
+    desk, _ = sit({"overall": "pair"}, apart)
+    desk.press("d")
+    expect(desk.page.locator(".legend")).to_contain_text("that the other has nowhere")

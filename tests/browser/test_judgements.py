@@ -359,3 +359,21 @@ def test_everything_without_javascript(sit: Sit, browse: Browse, sign_in: SignIn
     assert said.answers["flags"] == {"harmful": [one]}
     assert said.answers["rationale"] == "Short."
     assert said.answers["corrections"][str(two)]["text"] == "Better,\nand longer."
+
+
+def test_change_that_is_cancelled_leaves_nothing_behind(sit: Sit) -> None:
+    desk, _ = sit({}, 3)
+    shown = desk.assignment
+    desk.press("1", "2", "3", "Enter")
+    desk.next_assignment(shown)
+    desk.press("b")
+    desk.page.wait_for_url("**/labels/*")
+    desk.ready()
+    with desk.page.expect_response("**/draft"):
+        desk.press("Backspace", "Backspace")
+    with desk.page.expect_response(lambda answer: answer.request.method == "DELETE") as dropped:
+        desk.page.get_by_role("link", name="Cancel").click()
+    assert dropped.value.status == 204
+    desk.page.get_by_role("link", name="Change label").click()
+    desk.ready()
+    assert desk.groups() == [[1], [2], [3]]

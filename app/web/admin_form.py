@@ -127,7 +127,7 @@ def _asked(sent: Mapping[str, str]) -> dict[str, Any]:
     """The judgement form that the preview carries along. Raises Invalid for what is none."""
     try:
         asked = json.loads(sent.get("asked", ""))
-    except ValueError:
+    except (ValueError, RecursionError):
         asked = None
     if not isinstance(asked, dict):
         raise Invalid(_("The preview has lost its form. Open the page again."))

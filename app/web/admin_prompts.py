@@ -80,7 +80,7 @@ def _turns(messages: Sequence[dict[str, Any]]) -> list[Turn]:
 def _parts(content: str) -> Any:
     try:
         return json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Invalid(_("The content parts are no valid JSON: %(reason)s.", reason=error)) from None
 
 

@@ -174,6 +174,7 @@ def test_prompt_is_edited_as_a_new_version(place: AdminProject, admin: Visitor, 
     [
         ({"role": "assistant", "content": "Typed in vain", "parts": "false"}, "nothing to answer"),
         ({"role": "user", "content": "[Typed in vain", "parts": "true"}, "no valid JSON"),
+        ({"role": "user", "content": "[" * 100_000, "parts": "true"}, "no valid JSON"),
         ({"role": "user", "content": " ", "parts": "false"}, "the prompt is empty"),
         ({"role": "user", "content": "Opening number 1", "parts": "false"}, "already"),
     ],

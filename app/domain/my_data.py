@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Executable, Select, func, select
 from sqlalchemy.orm import Session, joinedload, selectinload
 
-from app.domain import labels
+from app.domain import labels, responses
 from app.errors import Invalid, NotFound
 from app.language import gettext as _
 from app.tables import (
@@ -28,6 +28,7 @@ from app.tables import (
     Project,
     ProjectVersion,
     Reading,
+    Response,
     WebSession,
 )
 
@@ -166,7 +167,12 @@ def _project(part: Part) -> dict[str, Any]:
 
 
 def _labels(session: Session, membership: Membership) -> Iterator[dict[str, Any]]:
-    """One's labels with every answer given, what was shown, and when."""
+    """One's labels with every answer given, what was shown, but for what others withdrew, and when."""
+    withdrawn = responses.withdrawn(session, membership.project_id)
+
+    def text(response: Response) -> str | None:
+        return None if response.id in withdrawn and response.author_id != membership.id else response.text
+
     shown = joinedload(Label.comparison).options(
         joinedload(Comparison.prompt), selectinload(Comparison.members).joinedload(ComparisonResponse.response)
     )
@@ -182,7 +188,7 @@ def _labels(session: Session, membership: Membership) -> Iterator[dict[str, Any]
             "created_at": label.created_at,
             "withdrawn_at": label.withdrawn_at,
             "prompt": label.comparison.prompt.messages,
-            "responses": {member.response_id: member.response.text for member in label.comparison.members},
+            "responses": {member.response_id: text(member.response) for member in label.comparison.members},
             "answers": [_answer(revision) for revision in label.revisions],
         }
 

@@ -199,6 +199,11 @@ def get_response(session: Session, project_id: int, response_id: int) -> Respons
     return response
 
 
+def withdrawn(session: Session, project_id: int) -> set[int]:
+    """The ids of a project's responses that their writers withdrew: where they are named, their texts are not shown."""
+    return set(session.scalars(select(Response.id).where(Response.project_id == project_id, IS_WITHDRAWN)))
+
+
 def retire_responses(session: Session, project_id: int, ids: Iterable[int], by: Person | None) -> int:
     """Keep responses out of new comparisons; return how many changed."""
     return _set_state(session, project_id, ids, ResponseState.RETIRED, by)

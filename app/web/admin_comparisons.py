@@ -8,7 +8,7 @@ from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
-from app.domain import comparisons, labels, people, policies, projects, rounds
+from app.domain import comparisons, labels, people, policies, projects, responses, rounds
 from app.errors import Invalid
 from app.language import gettext as _
 from app.tables import Comparison, ComparisonState, Person, Project, Purpose
@@ -75,6 +75,7 @@ def detail_page(
         names=annotator_names(session, project),
         versions=versions,
         assignees=comparisons.assignees_of(session, comparison),
+        withdrawn=responses.withdrawn(session, project.id),
         changed=changed,
     )
 

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.domain import consent, drafts, labels, people, projects, queue
-from app.tables import Assignment, Label, Person, Project, Role
+from app.domain import comparisons, consent, drafts, labels, people, projects, queue
+from app.tables import Assignment, Label, Membership, Person, Project, Purpose, Role
 from tests.factories import make_member, make_person, make_project
 from tests.factories_labelling import answer, make_comparisons
 from tests.web.visitor import Visitor
@@ -145,3 +145,38 @@ def test_erasing_oneself_needs_ones_address_and_ends_everything(subject: Subject
         person = session.get_one(Person, subject.person.id)
         assert (person.name, person.email) == (None, None)
         assert session.scalars(select(func.count(Label.id))).one() == 2
+
+
+def test_what_others_withdrew_is_shown_to_nobody_again(
+    committed: Committed, visit_as: Callable[[Person], Visitor]
+) -> None:
+    with committed.begin() as session:
+        owner = make_person(session, is_owner=True)
+        project = make_project(session, owner, name="Stories")
+        form = {"correction": "optional"}
+        projects.new_version(session, project, guidelines="", consent_text="", judgement_form=form, by=None)
+        writer, judge = (make_member(session, project) for _ in range(2))
+        (first,) = make_comparisons(session, project, 1)
+        taken = queue.next_assignment(session, project.id, writer.id)
+        assert isinstance(taken, Assignment)
+        ids = taken.shown_order
+        said = {"corrections": {str(ids[0]): "Mine alone."}}
+        revision = labels.submit(session, taken.id, writer.id, [ids], answers=said).revision
+        mine = revision.answers["corrections"][str(ids[0])]["response_id"]
+        new = comparisons.NewComparison(project.id, first.prompt_id, [mine, ids[1]], 1, Purpose.TRAIN, "by_hand")
+        (second,) = comparisons.create_comparisons(session, [new])
+        judged = queue.next_assignment(session, project.id, judge.id)
+        assert isinstance(judged, Assignment)
+        answer(session, judged)
+        judging = session.get_one(Person, judge.person_id)
+    pages = {judging: "/account/data.json", owner: f"/projects/stories/admin/comparisons/{second.id}"}
+    for person, path in pages.items():
+        assert "Mine alone." in visit_as(person).get(path).text
+    with committed.begin() as session:
+        labels.withdraw_annotator(session, session.get_one(Membership, writer.id))
+        writing = session.get_one(Person, writer.person_id)
+    for person, path in pages.items():
+        shown = visit_as(person).get(path)
+        assert shown.status_code == 200
+        assert "Mine alone." not in shown.text
+    assert "Mine alone." in visit_as(writing).get("/account/data.json").text

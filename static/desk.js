@@ -15,6 +15,8 @@ import { Questions } from "/static/questions.js";
 import { startSheet } from "/static/sheet.js";
 import { Stopwatch } from "/static/stopwatch.js";
 
+const TWICE = 500; // milliseconds within which a second Enter or click is still about the comparison before
+
 class Desk extends HTMLElement {
   connectedCallback() {
     this.ending = new AbortController();
@@ -48,6 +50,8 @@ class Desk extends HTMLElement {
   begin(signal) {
     const { form, words } = this;
     this.isEdit = Number(form.dataset.revision) > 0;
+    this.isTouched = false;
+    this.begun = performance.now();
     this.stopwatch = new Stopwatch(Number(form.dataset.seconds), signal);
     // First of all, since it puts a newer draft into the fields.
     this.flow = this.isPreview ? null : startFlow(this, { form, stopwatch: this.stopwatch, words, signal });
@@ -105,6 +109,7 @@ class Desk extends HTMLElement {
   }
 
   noted() {
+    this.isTouched = true;
     this.show();
     this.flow?.changed();
   }
@@ -292,6 +297,12 @@ class Desk extends HTMLElement {
       event.stopImmediatePropagation();
       this.announce(missing.say, true);
       missing.go();
+      return;
+    }
+    // Where everything may stay empty, a double click would answer what nobody has seen.
+    if (!this.isTouched && !this.isEdit && performance.now() - this.begun < TWICE) {
+      event.preventDefault();
+      event.stopImmediatePropagation();
       return;
     }
     this.form.elements.seconds.value = this.stopwatch.seconds.toFixed(1);

@@ -7,6 +7,7 @@ export class DeskClicks {
     this.desk = desk;
     document.addEventListener("pointerdown", () => { desk.isPointed = true; }, { signal });
     document.addEventListener("click", (event) => this.onClick(event), { signal });
+    desk.addEventListener("wheel", (event) => this.onWheel(event), { passive: true, signal });
   }
 
   onClick(event) {
@@ -22,6 +23,11 @@ export class DeskClicks {
     if (this.desk.form && target.closest("[data-panes]:is(button)")) this.desk.layout.togglePanes();
     if (this.desk.form && target.closest("[data-differences]")) this.desk.layout.toggleDifferences();
     if (this.desk.contains(target)) this.onOwnClick(event);
+  }
+
+  /** Whoever scrolls wants to read: a browser would change the score that was typed last. */
+  onWheel({ target }) {
+    if (target === document.activeElement && target.matches("[type=number]")) target.closest(".response").focus({ preventScroll: true });
   }
 
   onOwnClick({ target, detail }) {

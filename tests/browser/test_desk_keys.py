@@ -191,3 +191,33 @@ def test_legend_says_how_very_long_answers_were_compared(sit: Sit) -> None:
     desk, _ = sit({"overall": "pair"}, apart)
     desk.press("d")
     expect(desk.page.locator(".legend")).to_contain_text("that the other has nowhere")
+
+
+def test_scrolling_changes_no_score(sit: Sit) -> None:
+    desk, _ = sit({"overall": "none", "score": {"step": 0.1}}, [f"{LONG} One.", f"{LONG} Two."])
+    field = desk.page.get_by_role("spinbutton").first
+    field.fill("4")
+    field.hover()
+    desk.page.mouse.wheel(0, 300)
+    desk.page.wait_for_timeout(200)
+    desk.page.mouse.wheel(0, 300)
+    desk.page.wait_for_timeout(200)
+    expect(field).to_have_value("4")
+    assert desk.page.evaluate("scrollY") > 0
+
+
+def test_double_click_answers_one_comparison(sit: Sit) -> None:
+    flags = [{"key": "harmful", "name": "Harmful"}]
+    desk, asked = sit({"overall": "none", "flags": flags}, 2, 4)
+    # The next one is there already, so that it is shown at once.
+    desk.page.wait_for_load_state("networkidle")
+    first = desk.assignment
+    desk.page.get_by_role("button", name="Submit").dblclick()
+    second = desk.next_assignment(first)
+    desk.page.wait_for_timeout(600)
+    assert desk.assignment == second
+    assert asked.said(first) is not None
+    assert asked.said(second) is None
+    desk.submit()
+    desk.next_assignment(second)
+    assert asked.said(second) is not None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.browser.desk_page import DeskPage
@@ -82,3 +83,25 @@ def test_on_a_phone_reasons_that_are_required_stay_in_sight(sit: Sit) -> None:
     assert reasons is not None
     assert reasons["width"] > 340
     assert height_of_bar(desk) < 844 * 0.3
+
+
+@pytest.mark.parametrize("width", [320, 390, 1440])
+def test_flags_of_a_response_open_inside_the_window(sit: Sit, width: int) -> None:
+    flags = [{"key": "long", "name": "Not in the language that was asked for"}]
+    form = {"overall": "pair", "flags": flags, "criteria": RICH["criteria"]}
+    desk, _ = sit(form, 2, viewport={"width": width, "height": 844})
+    for _ in range(2):  # for the pair, then for the scores
+        desk.press("f")
+        box = desk.card(1).locator(".menu-list").bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+        desk.press("Escape", "]")
+
+
+def test_eight_grades_fit_when_zoomed_in(sit: Sit) -> None:
+    desk, _ = sit({"overall": "pair", "pair": {"scale": "anthropic"}}, 2, viewport={"width": 320, "height": 640})
+    grades = desk.page.locator(".grade")
+    assert [grades.nth(index).evaluate("grade => grade.scrollWidth <= grade.clientWidth") for index in range(8)] == [
+        True
+    ] * 8

@@ -13,6 +13,7 @@ from tests.api.conftest import Caller, House, token_of
 FOR_ANNOTATORS = {
     ("GET", "/projects"),
     ("GET", "/projects/{project}"),
+    ("GET", "/projects/{project}/versions"),
     ("POST", "/projects/{project}/next"),
     ("POST", "/projects/{project}/consent"),
     ("GET", "/assignments/{assignment_id}"),

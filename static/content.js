@@ -84,15 +84,35 @@ function setStyleOrAttribute(name, value) {
   else setAttribute.call(this, name, value);
 }
 
-/** Formulas wider than their column scroll by themselves, also by keyboard, whenever the column changes its width. */
+/**
+ * Formulas wider than their column scroll by themselves, also by keyboard. They are measured when they come near the
+ * window, after they were painted, and again when their column changes its width: a long text is never laid out whole.
+ */
 function watchWidths(elements) {
-  fit(elements);
-  const columns = new Set(elements.map((element) => element.closest(".prose")).filter(Boolean));
-  for (const column of columns) resized.observe(column);
+  for (const element of elements) near.observe(element);
+  for (const column of new Set(elements.map((element) => element.closest(".prose")))) {
+    if (column) resized.observe(column);
+  }
 }
 
+const near = new IntersectionObserver(
+  (entries) => fit(entries.filter(({ isIntersecting }) => isIntersecting).map(({ target }) => target)),
+  { rootMargin: "50%" },
+);
+
+const widths = new WeakMap();
+
 const resized = new ResizeObserver((entries) => {
-  fit(entries.flatMap(({ target }) => [...target.querySelectorAll(".math")]));
+  for (const { target: column, contentRect } of entries) {
+    const before = widths.get(column);
+    widths.set(column, contentRect.width);
+    if (before === undefined || before === contentRect.width) continue;
+    for (const element of column.querySelectorAll(".math")) {
+      // What is observed anew is told of anew.
+      near.unobserve(element);
+      near.observe(element);
+    }
+  }
 });
 
 /** All is read before all is written, so that the page is laid out once. */

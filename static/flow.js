@@ -5,7 +5,7 @@ import { Draft, fieldsOf } from "/static/drafts.js";
 import { watchLease } from "/static/lease.js";
 import { outboxOf } from "/static/outbox.js";
 import { fill, say } from "/static/page.js";
-import { Prefetch } from "/static/prefetch.js";
+import { prefetchFor } from "/static/prefetch.js";
 
 /**
  * Call first of all when a desk came into the page: what this device kept is put into the form. `changed()` after every
@@ -50,12 +50,12 @@ class Next {
   constructor(desk, { form, draft, outbox, words, signal }) {
     Object.assign(this, { desk, form, draft, outbox, words, signal });
     this.id = desk.dataset.comparison;
-    this.prefetch = new Prefetch(desk, outbox, words, signal);
+    this.prefetch = prefetchFor(desk, outbox, words);
     // While one waits, keys are not for the comparison that is answered.
     addEventListener("keydown", (event) => this.isMoving && event.stopPropagation(), { capture: true, signal });
     const waiting = outbox.find(this.id);
     if (waiting && waiting.refused === undefined) this.resume();
-    else this.prefetch.start();
+    else this.prefetch.follow(desk, signal);
   }
 
   /** Takes an answer or a skip, and goes on. */
@@ -72,12 +72,12 @@ class Next {
 
   async wait(isKept) {
     this.setBusy(true);
-    if (isKept) await this.prefetch.coming;
+    if (isKept) await this.prefetch.first();
     let next = isKept && this.prefetch.take();
     if (!next) {
       await this.outbox.emptied(this.signal);
       if (this.outbox.find(this.id)) return this.stay();
-      next = this.prefetch.take() ?? (await this.prefetch.ask());
+      next = this.prefetch.take() ?? (await this.prefetch.ask(this.signal));
     }
     if (next) this.show(next);
   }
@@ -90,7 +90,7 @@ class Next {
     if (this.outbox.find(this.id)) return this.stay();
     // Who opened this one comparison wants to see what became of it.
     if (location.pathname !== this.desk.dataset.desk) location.reload();
-    else this.show(await this.prefetch.ask());
+    else this.show(await this.prefetch.ask(this.signal));
   }
 
   /** The answer was not taken: here it can be mended. */
@@ -106,8 +106,12 @@ class Next {
     if (location.pathname !== next.dataset.desk) history.replaceState(null, "", next.dataset.desk);
     const back = next.querySelector("[data-back]");
     if (back) pointBack(back, this.form.getAttribute("action").replace(/\/label$/, ""));
+    // What lies below the window is laid out one frame later: what is read first is there at once.
+    next.classList.add("is-arriving");
     this.desk.replaceWith(next);
-    globalThis.htmx?.process(next);
+    requestAnimationFrame(() => requestAnimationFrame(() => next.classList.remove("is-arriving")));
+    // Only the page that says why there is nothing asks again by itself.
+    if ("empty" in next.dataset) globalThis.htmx?.process(next);
     if (next.querySelector("[data-announce]")) next.announce(this.words.moved);
   }
 

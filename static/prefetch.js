@@ -1,59 +1,94 @@
-// Which comparison comes next? It is fetched while the one before it is judged, so that it can be shown at once.
+// Which comparisons come next? They are fetched while the one before them is judged, so that they can be shown at once.
 
 import { enliven } from "/static/content.js";
 import { fetchDesk } from "/static/server.js";
 
+const AHEAD = 2; // comparisons at hand: one alone would not have come when somebody is quick
 const RETRY = 5_000; // milliseconds
 
-/** The comparison after the one on `desk`. */
-export class Prefetch {
-  constructor(desk, outbox, words, signal) {
-    this.address = desk.dataset.desk;
-    this.after = desk.dataset.assignment;
-    Object.assign(this, { outbox, words, signal });
+let prefetch = null;
+
+/** What is fetched ahead for the desk of this page. It goes on from one comparison to the next. */
+export function prefetchFor(desk, outbox, words) {
+  prefetch ??= new Prefetch(desk.dataset.desk, outbox, words);
+  return prefetch;
+}
+
+class Prefetch {
+  constructor(address, outbox, words) {
+    Object.assign(this, { address, outbox, words });
+    this.ready = []; // {desk, end}, the one that comes first in front
+    outbox.addEventListener("sent", () => this.start());
+    addEventListener("online", () => this.start());
+  }
+
+  /** `desk` is in front of the member now. */
+  follow(desk, signal) {
+    this.shown = desk.dataset.assignment;
+    this.ready = this.ready.filter((next) => next.desk.dataset.assignment !== this.shown);
     desk.addEventListener("lease-extended", ({ detail }) => this.extend(detail.end), { signal });
-    addEventListener("online", () => this.start(), { signal });
+    this.start();
   }
 
-  /** Begins fetching once the server knows of all answers: before that it would give no further lease. */
+  /** Fetches what is still missing; `coming` resolves when nothing more comes for now. */
   start() {
-    if (this.next || this.isComing) return;
-    this.isComing = true;
-    this.coming = this.fetch().finally(() => (this.isComing = false));
+    this.coming ??= this.fill().finally(() => (this.coming = null));
   }
 
-  async fetch() {
-    await this.outbox.emptied(this.signal);
-    const { desk } = await fetchDesk(`${this.address}?after=${this.after}`, this.signal);
-    // That nothing comes after it can change until it is answered: then the server is asked again.
-    if (!desk || "empty" in desk.dataset) return;
-    this.next = { desk, end: Date.now() + secondsLeft(desk) * 1000 };
-    this.prepare(desk);
+  async fill() {
+    while (this.ready.length < AHEAD) {
+      const { desk } = await fetchDesk(`${this.address}?${this.atHand()}`, this.outbox.member);
+      // That nothing comes can change with the next answer: then the server is asked again.
+      if (!desk || "empty" in desk.dataset || this.isKnown(desk)) return;
+      const next = { desk, end: Date.now() + secondsLeft(desk) * 1000 };
+      this.ready.push(next);
+      this.arrived?.();
+      this.prepare(next);
+    }
+  }
+
+  /** Resolves when the next comparison is here, or none comes for now. */
+  first() {
+    const isHere = new Promise((resolve) => (this.arrived = resolve));
+    return this.ready.length > 0 ? undefined : Promise.race([isHere, this.coming]);
+  }
+
+  /** The query that names what the page has: the comparison in front, those ahead, and those whose answers wait. */
+  atHand() {
+    const ahead = this.ready.map(({ desk }) => desk.dataset.assignment);
+    const answered = this.outbox.waiting.map(({ action }) => /assignments\/(\d+)/.exec(action)[1]);
+    return new URLSearchParams([...new Set([this.shown, ...ahead, ...answered])].map((id) => ["after", id]));
+  }
+
+  isKnown({ dataset: { assignment, comparison } }) {
+    const isAhead = this.ready.some(({ desk }) => desk.dataset.assignment === assignment);
+    return isAhead || assignment === this.shown || this.outbox.isAnswered(comparison);
   }
 
   /** Typesets the math before it is shown, bit by bit: that takes longest of all. */
-  async prepare(desk) {
-    for (const part of desk.querySelectorAll(".prose")) {
+  async prepare(next) {
+    for (const part of next.desk.querySelectorAll(".prose")) {
       await idle();
-      if (this.signal.aborted) return;
+      if (!this.ready.includes(next)) return;
       await enliven(part, this.words);
     }
   }
 
   /** The next desk, if it is here and still to be done; it is given out once. */
   take() {
-    const { next } = this;
-    this.next = null;
-    if (!next || next.end < Date.now() || this.outbox.isAnswered(next.desk.dataset.comparison)) return null;
-    const lease = next.desk.querySelector("[data-lease]");
-    if (lease) lease.dataset.secondsLeft = Math.round((next.end - Date.now()) / 1000);
-    return next.desk;
+    for (let next = this.ready.shift(); next; next = this.ready.shift()) {
+      if (next.end < Date.now() || this.outbox.isAnswered(next.desk.dataset.comparison)) continue;
+      const lease = next.desk.querySelector("[data-lease]");
+      if (lease) lease.dataset.secondsLeft = Math.round((next.end - Date.now()) / 1000);
+      return next.desk;
+    }
+    return null;
   }
 
   /** The desk as the server would show it now, however long that takes; undefined when the page is left meanwhile. */
-  async ask() {
-    while (!this.signal.aborted) {
-      const { desk, elsewhere } = await fetchDesk(this.address, this.signal);
+  async ask(signal) {
+    while (!signal.aborted) {
+      const { desk, elsewhere } = await fetchDesk(this.address, this.outbox.member, signal);
       if (desk) return desk;
       if (elsewhere) location.assign(this.address);
       await new Promise((resolve) => setTimeout(resolve, RETRY));
@@ -62,7 +97,7 @@ export class Prefetch {
 
   /** A heartbeat begins all of the member's leases anew. */
   extend(end) {
-    if (this.next) this.next.end = end;
+    for (const next of this.ready) next.end = end;
   }
 }
 

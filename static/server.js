@@ -23,17 +23,19 @@ export async function ask(address, { method = "POST", body, json, signal } = {})
   }
 }
 
-/** The desk at an address, not in the page yet. {desk}; {elsewhere} where the server leads to another page; else {}. */
-export async function fetchDesk(address, signal) {
+/** The member's desk at an address, not in the page yet. {desk}; {elsewhere} where the server leads to another page; else {}. */
+export async function fetchDesk(address, member, signal) {
   const until = AbortSignal.timeout(PATIENCE);
   try {
-    const answer = await fetch(address, { headers: { "HX-Request": "true" }, signal: AbortSignal.any([signal, until]) });
+    const answer = await fetch(address, { headers: { "HX-Request": "true" }, signal: signal ? AbortSignal.any([signal, until]) : until });
     if (answer.status === 401) note(true);
     if (!answer.ok) return {};
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     const desk = page.querySelector("ranking-desk");
     if (!desk) return { elsewhere: true };
-    note(false);
+    // Somebody else signed in here meanwhile: what is theirs is not shown.
+    note(desk.dataset.member !== member);
+    if (desk.dataset.member !== member) return {};
     token = tokenIn(page) ?? token;
     return { desk: document.adoptNode(desk) };
   } catch {

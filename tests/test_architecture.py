@@ -22,6 +22,7 @@ ALL = CODE + sorted(
 LONG_FILES = {
     "migrations/versions/0001_first_tables.py",  # the first schema stands whole, and a released migration never changes
     "tests/browser/test_desk.py",  # one desk in one browser: its tests share its project and its way of ranking
+    "tests/browser/test_flow.py",  # one way from comparison to comparison: each test breaks it at another place
     "tests/domain/test_rounds.py",  # one state machine: its moves, triggers and ends share their set-up
     "tests/worker/test_steps.py",  # the steps of one round, each starting from where the one before ended
 }

@@ -22,6 +22,7 @@ Reason = Literal[
     "held_back",
     "all_done",
     "last_ones",
+    "enough_ahead",
     "to_read",
 ]
 
@@ -31,6 +32,7 @@ _WHY: dict[Reason, str] = {
     "not_assigned": mark("What is left is assigned to other people."),
     "held_back": mark("The admins hold back what is left. Come back later."),
     "all_done": mark("All comparisons have their labels. Thank you!"),
+    "enough_ahead": mark("Answer what is before you first: the next comes then."),
     "last_ones": mark("These are the last ones: the next comes once you have answered the one before you."),
     "to_read": mark("There is something to read before you go on."),
 }

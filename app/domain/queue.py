@@ -6,7 +6,7 @@ So the order of locks is membership, comparison, assignment, and nobody waits fo
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -35,6 +35,7 @@ from app.tables import (
     Response,
 )
 
+MOST_LIVE = 3  # leases of one annotator at a time: the comparison in front of them, and two ahead of time
 _TRIES = 25
 _PAUSE = 0.02  # seconds between two tries, while other transactions hold the rows in question
 
@@ -113,12 +114,12 @@ class AssignmentView:
 
 
 def next_assignment(
-    session: Session, project_id: int, annotator_id: int, *, after: int | None = None, is_read: bool = True
+    session: Session, project_id: int, annotator_id: int, *, after: Collection[int] = (), is_read: bool = True
 ) -> Assignment | EmptyQueue:
     """The annotator's live lease, or a new one: the highest priority first, then the oldest comparison.
 
-    With `after`, the one that comes after that assignment, which the annotator has before them: a second live lease,
-    never a third. Where little is left for others, there is none ahead of time.
+    With `after`, the one that comes after these assignments, which the annotator has at hand: never more than
+    MOST_LIVE leases at a time. Where little is left for others, there is none ahead of time.
 
     Leases that ran out are returned first. Before a new one it raises ConsentNeeded, and ReadingNeeded unless the
     caller says that the guidelines are read, as programs do.
@@ -131,8 +132,10 @@ def next_assignment(
     if project.state is not ProjectState.ACTIVE:
         return EmptyQueue("project_paused")
     live = _live(session, annotator_id)
-    if waiting := [assignment for assignment in live if assignment.id != after]:
+    if waiting := [assignment for assignment in live if assignment.id not in after]:
         return waiting[0]
+    if len(live) >= MOST_LIVE:
+        return EmptyQueue("enough_ahead")
     if project.current_version is not None:
         consent.require_consent(session, annotator_id, project.current_version)
         if not is_read:

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import JSONResponse, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -40,17 +40,17 @@ def desk(
     session: Database,
     project: MemberProject,
     member: Member,
-    after: Id | None = None,
+    after: Annotated[list[Id], Query(max_length=100)] = [],  # noqa: B006 - FastAPI copies it
     kept: str = "",
 ) -> Response:
     """The annotator's live comparison or the next one; where there is none, why.
 
-    `after` asks for the one behind that assignment, while the annotator is still at it.
+    `after` names the assignments that the page has at hand already, and asks for the one that comes after them.
     """
     try:
         found = queue.next_assignment(session, project.id, member.id, after=after, is_read=False)
     except (ConsentNeeded, ReadingNeeded):
-        if after is None:
+        if not after:
             return redirect(f"/projects/{project.slug}/consent")
         found = EmptyQueue("to_read")
     if isinstance(found, EmptyQueue):

@@ -44,9 +44,10 @@ class Work:
     person: Person
 
     def label(self, assignment_id: int) -> list[list[int]] | None:
-        """The stored ranking of an assignment, response ids best first; None where there is no label."""
+        """The stored ranking of an assignment's comparison, response ids best first; None where there is no label."""
         with self.committed() as session:
-            label_id = session.scalar(select(Label.id).where(Label.assignment_id == assignment_id))
+            comparison_id = session.get_one(Assignment, assignment_id).comparison_id
+            label_id = session.scalar(select(Label.id).where(Label.comparison_id == comparison_id))
             if label_id is None:
                 return None
             ranks = labels.get_label(session, self.project.id, label_id).revisions[-1].ranks
@@ -92,8 +93,8 @@ def desk(browser_page: Page, sign_in: SignIn, work: Work) -> DeskPage:
 
 
 def open_ahead(desk: DeskPage) -> DeskPage:
-    """Open the desk and wait until the comparison after the one it shows has come too."""
-    with desk.page.expect_response("**/desk?after=*") as ahead:
+    """Open the desk and wait until the two comparisons after the one it shows have come too."""
+    with desk.page.expect_response(lambda answer: answer.url.count("after=") == 2) as ahead:
         desk.open()
     ahead.value.finished()
     return desk
@@ -235,12 +236,16 @@ def test_answer_waits_for_the_network(desk: DeskPage, work: Work) -> None:
     lines(desk, ONE_WAITS)
     rank(desk, 3, 2, 1)
     desk.press("Enter")
-    lines(desk, re.compile("^2 answers wait to be sent"))
+    third = shown_after(desk, second)
+    rank(desk, 2, 3, 1)
+    desk.press("Enter")
+    lines(desk, re.compile("^3 answers wait to be sent"))
     expect(page.locator("#desk")).to_have_attribute("aria-busy", "true")
     assert work.count(Label) == 0
     page.context.set_offline(False)
-    desk.next_assignment(second)
-    assert [work.label(first) is None, work.label(second) is None, work.count(LabelRevision)] == [False, False, 2]
+    desk.next_assignment(third)
+    assert None not in [work.label(answered) for answered in (first, second, third)]
+    assert work.count(LabelRevision) == 3
     expect(page.locator("[role=status]", has_text="to be sent")).to_have_count(0)
 
 

@@ -139,6 +139,7 @@ REASONS: tuple[Reason, ...] = (
     "held_back",
     "all_done",
     "last_ones",
+    "enough_ahead",
     "to_read",
 )
 

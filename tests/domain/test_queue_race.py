@@ -97,7 +97,7 @@ def label_ahead_until_empty(committed: Sessions, project_id: int, annotator_id: 
                 continue
             return found.reason
         with committed.begin() as session:
-            ahead = queue.next_assignment(session, project_id, annotator_id, after=found.id)
+            ahead = queue.next_assignment(session, project_id, annotator_id, after=[found.id])
         with committed() as session:
             assert live_leases(session, annotator_id) <= 2
         luck = chance.random()
@@ -150,7 +150,7 @@ def test_sixteen_tabs_of_one_person_that_look_ahead_hold_two_leases(committed: S
 
     def work(_: int) -> None:
         with committed.begin() as session:
-            found = queue.next_assignment(session, desk.project_id, annotator_id, after=first.id)
+            found = queue.next_assignment(session, desk.project_id, annotator_id, after=[first.id])
             assert isinstance(found, Assignment)
             handed_out.append(found.id)
 

@@ -44,8 +44,9 @@ class Flow:
         assert answer.status_code == 200, answer.headers.get("location")
         return Shown(answer.text)
 
-    def after(self, assignment: int) -> Response:
-        return self.visitor.get(f"{ROOT}/desk?after={assignment}", **{"HX-Request": "true"})
+    def after(self, *assignments: int) -> Response:
+        at_hand = "&".join(f"after={assignment}" for assignment in assignments)
+        return self.visitor.get(f"{ROOT}/desk?{at_hand}", **{"HX-Request": "true"})
 
     def post(self, assignment: int, act: str, fields: dict[str, str] | None = None, **headers: str) -> Response:
         return self.visitor.post(f"{ROOT}/assignments/{assignment}/{act}", fields, **headers)
@@ -91,17 +92,20 @@ def flow(committed: Committed, visit_as: VisitAs) -> Flow:
     return Flow(committed, visit_as)
 
 
-def test_the_next_one_is_leased_ahead_and_never_a_third(flow: Flow) -> None:
+def test_two_are_leased_ahead_and_never_a_third(flow: Flow) -> None:
     first = flow.open()
     second = Shown(flow.after(first.assignment).text)
     assert second.html.lstrip().startswith("<ranking-desk")
     assert flow.live() == [first.assignment, second.assignment]
     assert Shown(flow.after(first.assignment).text).assignment == second.assignment
     assert Shown(flow.after(second.assignment).text).assignment == first.assignment
-    assert flow.open().assignment == first.assignment  # a closed tab comes back to the older one
+    third = Shown(flow.after(first.assignment, second.assignment).text)
+    assert flow.live() == [first.assignment, second.assignment, third.assignment]
+    fourth = flow.after(first.assignment, second.assignment, third.assignment).text
+    assert "Answer what is before you first" in fourth
+    assert len(flow.live()) == 3
+    assert flow.open().assignment == first.assignment  # a closed tab comes back to the oldest one
     assert flow.post(first.assignment, "label", first.answer(), **JSON).status_code == 200
-    third = Shown(flow.after(second.assignment).text)
-    assert flow.live() == [second.assignment, third.assignment]
     # The one that was sent is asked about once more: what waits is given, nothing is leased.
     assert Shown(flow.after(first.assignment).text).assignment == second.assignment
     assert len(flow.live()) == 2

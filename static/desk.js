@@ -51,7 +51,8 @@ class Desk extends HTMLElement {
     const { form, words } = this;
     this.isEdit = Number(form.dataset.revision) > 0;
     this.isTouched = false;
-    this.begun = performance.now();
+    // A page that was loaded follows no other comparison.
+    this.begun = document.readyState === "complete" ? performance.now() : -TWICE;
     this.stopwatch = new Stopwatch(Number(form.dataset.seconds), signal);
     // First of all, since it puts a newer draft into the fields.
     this.flow = this.isPreview ? null : startFlow(this, { form, stopwatch: this.stopwatch, words, signal });

@@ -23,6 +23,13 @@ export class DeskClicks {
     if (this.desk.form && target.closest("[data-panes]:is(button)")) this.desk.layout.togglePanes();
     if (this.desk.form && target.closest("[data-differences]")) this.desk.layout.toggleDifferences();
     if (this.desk.contains(target)) this.onOwnClick(event);
+    if (event.detail > 0) this.leave(target.closest("button"));
+  }
+
+  /** Enter shall submit after a click with the mouse, and not press the same button once more. */
+  leave(button) {
+    if (!button || button !== document.activeElement || button.closest("dialog, .skip-form")) return;
+    (button.closest(".response") ?? this.desk.querySelector("[data-start]"))?.focus({ preventScroll: true });
   }
 
   /** Whoever scrolls wants to read: a browser would change the score that was typed last. */

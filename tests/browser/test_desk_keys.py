@@ -221,3 +221,18 @@ def test_double_click_answers_one_comparison(sit: Sit) -> None:
     desk.submit()
     desk.next_assignment(second)
     assert asked.said(second) is not None
+
+
+def test_enter_submits_after_any_button_was_clicked(sit: Sit) -> None:
+    desk, asked = sit({"criteria": [{"key": "safe", "name": "Safe", "kind": "ranking"}]}, 3)
+    page, shown = desk.page, desk.assignment
+    desk.press("1", "2")
+    page.get_by_role("button", name="Take back").click()
+    page.get_by_role("button", name="Show differences").click()
+    desk.press("3", "2")
+    page.get_by_role("button", name="Safe").click()
+    desk.press("2", "1", "3", "Enter")
+    desk.next_assignment(shown)
+    said = asked.said(shown)
+    assert said is not None
+    assert len(said.groups) == 3

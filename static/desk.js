@@ -81,9 +81,17 @@ class Desk extends HTMLElement {
     const { excused } = this.flags;
     this.questions.show(excused);
     this.toggleAttribute("data-excused", excused !== null);
-    const undo = this.querySelector("[data-undo]");
-    if (undo) undo.disabled = !this.questions.lastAnswered();
+    this.showUndo();
     this.querySelector("[data-submit]").classList.toggle("is-waiting", this.missing() !== null);
+  }
+
+  showUndo() {
+    const undo = this.querySelector("[data-undo]");
+    if (!undo) return;
+    const hadFocus = document.activeElement === undo;
+    undo.disabled = !this.questions.lastAnswered();
+    // A button that is switched off under the focus would lose it.
+    if (hadFocus && undo.disabled) this.questions.active.element.focus({ preventScroll: true });
   }
 
   /** Says `text` to screen readers; what keeps somebody from going on is shown as well. */

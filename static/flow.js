@@ -118,7 +118,14 @@ class Next {
   setBusy(isBusy) {
     this.desk.setAttribute("aria-busy", String(isBusy));
     for (const part of this.desk.querySelectorAll("#ranking, .rank-bar")) part.inert = isBusy;
-    if (isBusy) this.desk.announce(this.words.moving, true);
+    if (!isBusy) return;
+    this.sayWhatFor();
+    this.outbox.addEventListener("change", () => this.isMoving && this.sayWhatFor(), { signal: this.signal });
+  }
+
+  sayWhatFor() {
+    const { moving, moving_offline } = this.words;
+    this.desk.announce(navigator.onLine && !this.outbox.isStuck ? moving : moving_offline, true);
   }
 }
 

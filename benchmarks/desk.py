@@ -207,6 +207,8 @@ class Person:
         time.sleep(self.reading)
         for number in order:
             self.page.keyboard.press(str(number))
+        # Nobody submits what they have not seen; sooner, the next comparison would come before the last rank's paint.
+        self.page.evaluate("new Promise((done) => presented(done))")
         self.page.keyboard.press("Enter")
         self.page.locator(f"#desk:not([data-assignment='{assignment}'])").wait_for()
         self.sitting.answers[assignment] = [ids[number - 1] for number in order]

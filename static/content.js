@@ -4,14 +4,23 @@ const KATEX = "/static/vendor/katex/katex.min";
 const SETTINGS = { errorColor: "var(--on-error)", trust: false, strict: "ignore", maxExpand: 1000, maxSize: 10 };
 const LONGEST_TEX = 10_000; // characters; a longer formula stays source
 const SLICE = 40; // milliseconds of typesetting between two paints
+const SLICE_AHEAD = 6; // milliseconds, where nobody waits for it: a key pressed meanwhile comes first
 
-/** Call once for every piece of page that came in. `words` has `copy` and `copied`. Resolves when all math is typeset. */
-export async function enliven(root, words) {
+/** Resolves when there is nothing better to do. */
+export function idle() {
+  return new Promise((resolve) => (globalThis.requestIdleCallback ?? setTimeout)(resolve, { timeout: 1000 }));
+}
+
+/**
+ * Call once for every piece of page that came in. `words` has `copy` and `copied`. Resolves when all math is typeset,
+ * bit by bit in idle moments where the piece `isAhead` of being shown.
+ */
+export async function enliven(root, words, isAhead = false) {
   for (const block of root.querySelectorAll(".prose .code")) addCopyButton(block, words);
   const math = [...root.querySelectorAll(".math:not([data-typeset])")];
   if (math.length === 0) return;
   // Without a pause where KaTeX is there already, so that the first paint has the final heights.
-  if (globalThis.katex || (await loadKatex())) await typeset(math);
+  if (globalThis.katex || (await loadKatex())) await typeset(math, isAhead);
 }
 
 // --- Math ---
@@ -46,12 +55,13 @@ function loadFonts() {
   return Promise.allSettled(["1em KaTeX_Main", "italic 1em KaTeX_Math"].map((font) => document.fonts.load(font)));
 }
 
-async function typeset(elements) {
-  let pause = performance.now() + SLICE;
+async function typeset(elements, isAhead) {
+  const slice = isAhead ? SLICE_AHEAD : SLICE;
+  let pause = performance.now() + slice;
   for (const element of elements) {
     if (performance.now() > pause) {
-      await new Promise(requestAnimationFrame);
-      pause = performance.now() + SLICE;
+      await (isAhead ? idle() : new Promise(requestAnimationFrame));
+      pause = performance.now() + slice;
     }
     typesetOne(element);
   }

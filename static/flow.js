@@ -1,5 +1,6 @@
 // What happens between two comparisons? The answer goes into the outbox, the next comparison is shown at once.
 
+import { idle } from "/static/content.js";
 import { showDelivery } from "/static/delivery.js";
 import { Draft, fieldsOf } from "/static/drafts.js";
 import { watchLease } from "/static/lease.js";
@@ -106,10 +107,10 @@ class Next {
     if (location.pathname !== next.dataset.desk) history.replaceState(null, "", next.dataset.desk);
     const back = next.querySelector("[data-back]");
     if (back) pointBack(back, this.form.getAttribute("action").replace(/\/label$/, ""));
-    // What lies below the window is laid out one frame later: what is read first is there at once.
+    // What lies below the window is laid out a moment later: what is read first is there at once.
     next.classList.add("is-arriving");
     this.desk.replaceWith(next);
-    requestAnimationFrame(() => requestAnimationFrame(() => next.classList.remove("is-arriving")));
+    requestAnimationFrame(() => idle().then(() => next.classList.remove("is-arriving")));
     // Only the page that says why there is nothing asks again by itself.
     if ("empty" in next.dataset) globalThis.htmx?.process(next);
     if (next.querySelector("[data-announce]")) next.announce(this.words.moved);

@@ -1,6 +1,6 @@
 // Which comparisons come next? They are fetched while the one before them is judged, so that they can be shown at once.
 
-import { enliven } from "/static/content.js";
+import { enliven, idle } from "/static/content.js";
 import { fetchDesk } from "/static/server.js";
 
 const AHEAD = 2; // comparisons at hand: one alone would not have come when somebody is quick
@@ -70,7 +70,7 @@ class Prefetch {
     for (const part of next.desk.querySelectorAll(".prose")) {
       await idle();
       if (!this.ready.includes(next)) return;
-      await enliven(part, this.words);
+      await enliven(part, this.words, true);
     }
   }
 
@@ -103,8 +103,4 @@ class Prefetch {
 
 function secondsLeft(desk) {
   return Number(desk.querySelector("[data-lease]")?.dataset.secondsLeft ?? Infinity);
-}
-
-function idle() {
-  return new Promise((resolve) => (globalThis.requestIdleCallback ?? setTimeout)(resolve, { timeout: 1000 }));
 }

@@ -1,6 +1,6 @@
 """Does docs/judgements.md say what a judgement form may hold?"""
 
-import json
+import ast
 import re
 from pathlib import Path
 
@@ -21,10 +21,9 @@ def test_every_field_of_the_form_is_documented() -> None:
 
 
 def test_the_example_of_a_form_works() -> None:
-    example = re.search(r'"judgement_form": (\{.*?\n\})\}\)', TEXT, re.DOTALL)
+    example = re.search(r"^( *)\"judgement_form\": (\{.*?^\1\})", TEXT, re.DOTALL | re.MULTILINE)
     assert example
-    form = json.loads(example[1].replace("True", "true").replace(",\n}", "\n}"))
-    assert parse_form(form).criteria[0].key == "honest"
+    assert parse_form(ast.literal_eval(example[2])).criteria[0].key == "honest"
 
 
 def test_the_example_of_guidelines_is_a_card() -> None:

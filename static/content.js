@@ -99,7 +99,11 @@ function setStyleOrAttribute(name, value) {
  * window, after they were painted, and again when their column changes its width: a long text is never laid out whole.
  */
 function watchWidths(elements) {
-  for (const element of elements) near.observe(element);
+  for (const element of elements) {
+    // What is not measured yet may be wide: keys reach it all the same.
+    if (element.dataset.texMode === "display") element.tabIndex = 0;
+    near.observe(element);
+  }
   for (const column of new Set(elements.map((element) => element.closest(".prose")))) {
     if (column) resized.observe(column);
   }

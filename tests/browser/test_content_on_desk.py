@@ -53,7 +53,8 @@ def test_real_answers_on_the_desk(
     for index in range(len(TAGS)):
         expect(page.locator(".math:not([data-typeset])")).to_have_count(0)
         has_had_math |= page.locator(".math").count() > 0
-        assert any("katex" in url for url in asked) == has_had_math
+        # Without math in sight it may have come for a comparison ahead.
+        assert any("katex" in url for url in asked) or not has_had_math
         for size in (NARROW, WIDE):
             page.set_viewport_size(size)
             assert page.evaluate(STICKS_OUT) == 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from app.errors import Invalid
 from app.language import gettext as _
@@ -78,7 +79,7 @@ def read_object(part: Part, said: object) -> dict[str, object]:
     return {key: value for key, value in zip(keys, said.values(), strict=True) if value is not None}
 
 
-def is_whole(value: object) -> bool:
+def is_whole(value: object) -> TypeGuard[int]:
     """An integer as JSON knows it: a boolean is none."""
     return isinstance(value, int) and not isinstance(value, bool)
 

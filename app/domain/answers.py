@@ -173,7 +173,7 @@ def _strength(levels: int, said: object, part: Part, *, is_tied: bool) -> dict[s
         return {}
     if said is None and levels == 1:
         said = 1
-    if not isinstance(said, int) or isinstance(said, bool) or not 1 <= said <= levels:
+    if not (is_whole(said) and 1 <= said <= levels):
         raise part.refused(_("say how much better, from 1 to %(levels)s.", levels=levels))
     return {"strength": said}
 

@@ -7,6 +7,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.domain import texts
+from app.domain.answer_parts import is_whole
 from app.domain.writable import require_writable
 from app.errors import Conflict, Invalid
 from app.language import gettext as _
@@ -74,7 +75,7 @@ def _is_pair(sent: object) -> bool:
 
 
 def _whole(sent: object, name: str) -> int:
-    if isinstance(sent, bool) or not isinstance(sent, int) or not 0 <= sent <= _LATEST:
+    if not (is_whole(sent) and 0 <= sent <= _LATEST):
         raise Invalid(_("The draft's “%(name)s” must be a whole number that is not negative.", name=name))
     return sent
 

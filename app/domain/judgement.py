@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from app.domain import texts
-from app.domain.validation import reason
+from app.domain.validation import listed, reasons_of
 from app.errors import Invalid
 from app.language import gettext as _
 from app.language import mark
@@ -160,8 +160,6 @@ def parse_form(data: Mapping[str, Any]) -> JudgementForm:
     try:
         return JudgementForm.model_validate(data)
     except ValidationError as error:
-        reasons = {".".join(str(part) for part in one["loc"]): reason(one) for one in error.errors()}
-        said = _("; ").join(f"{field}: {why}" if field else why for field, why in reasons.items())
-        raise Invalid(
-            _("This judgement form does not work. %(reasons)s.", reasons=said), details={"fields": reasons}
-        ) from error
+        reasons = reasons_of(error)
+        said = _("This judgement form does not work. %(reasons)s.", reasons=listed(reasons))
+        raise Invalid(said, details={"fields": reasons}) from error

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from app.domain import texts
 from app.domain.overrides import PPOOverrides, RewardOverrides
-from app.domain.validation import reason
+from app.domain.validation import listed, reason, reasons_of
 from app.errors import Invalid
 from app.language import gettext as _
 
@@ -127,11 +127,9 @@ def parse_settings(data: Mapping[str, Any]) -> ProjectSettings:
     try:
         return ProjectSettings.model_validate(data)
     except ValidationError as error:
-        reasons = {".".join(str(part) for part in one["loc"]): _reason(one) for one in error.errors()}
-        said = _("; ").join(f"{field}: {reason}" if field else reason for field, reason in reasons.items())
-        raise Invalid(
-            _("These settings do not work. %(reasons)s.", reasons=said), details={"fields": reasons}
-        ) from error
+        reasons = reasons_of(error, _reason)
+        said = _("These settings do not work. %(reasons)s.", reasons=listed(reasons))
+        raise Invalid(said, details={"fields": reasons}) from error
 
 
 def _reason(error: Any) -> str:

@@ -1,7 +1,9 @@
 """What is wrong with a value? The reasons of pydantic, in the language of the request."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from pydantic import ValidationError
 
 from app.language import gettext as _
 from app.language import mark
@@ -45,3 +47,13 @@ def reason(error: Mapping[str, Any]) -> str:
         return said
     context = error.get("ctx", {})
     return _(known, **{name: f"{value:g}" if isinstance(value, float) else value for name, value in context.items()})
+
+
+def reasons_of(error: ValidationError, say: Callable[[Any], str] = reason) -> dict[str, str]:
+    """What is wrong with each bad field, by its path such as "criteria.0.key"; under "" what is wrong with the whole."""
+    return {".".join(str(part) for part in one["loc"]): say(one) for one in error.errors()}
+
+
+def listed(reasons: Mapping[str, str]) -> str:
+    """All reasons in one line."""
+    return _("; ").join(f"{field}: {why}" if field else why for field, why in reasons.items())

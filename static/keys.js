@@ -1,6 +1,6 @@
 // Which key does what? One table of actions and keys, which each person may change on this device.
 
-import { recall, remember } from "/static/page.js";
+import { recall, remember } from "/static/storage.js";
 
 /** The usual keys. Digits, Shift and digits, and arrows belong to the questions; Tab and Escape to the browser. */
 const USUAL = {

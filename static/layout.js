@@ -1,7 +1,8 @@
 // How are the responses laid out? Side by side or stacked, in boxes that scroll together, with their differences.
 
 import { canShowDifferences, hideDifferences, showDifferences } from "/static/differences.js";
-import { fill, recall, remember } from "/static/page.js";
+import { fill } from "/static/page.js";
+import { recall, remember } from "/static/storage.js";
 import { syncScrolling } from "/static/scrolling.js";
 
 const root = document.documentElement;

@@ -1,26 +1,10 @@
 // What every page does: the theme's button, messages that close, words for a server that cannot be reached.
 
+import { remember } from "/static/storage.js";
+
 const root = document.documentElement;
 const messages = document.getElementById("messages");
 const place = document.getElementById("message");
-
-/** Remembers a choice on this device, where that is allowed. */
-export function remember(name, value) {
-  try {
-    localStorage.setItem(`prefloop.${name}`, value);
-  } catch {
-    // The choice then lasts as long as the page.
-  }
-}
-
-/** What was remembered on this device; null where there is nothing. */
-export function recall(name) {
-  try {
-    return localStorage.getItem(`prefloop.${name}`);
-  } catch {
-    return null;
-  }
-}
 
 /** Fills the {names} of a text. */
 export function fill(text, values) {

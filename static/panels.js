@@ -1,6 +1,6 @@
 // What opens beside the work and closes again? Guidelines, the sheet of keys, menus, the reasons to skip.
 
-import { recall, remember } from "/static/page.js";
+import { recall, remember } from "/static/storage.js";
 
 const OPENED = "dialog[open], details.menu[open], details.skip[open]";
 

@@ -1,25 +1,40 @@
-// What does this device keep? Values as JSON under names of ours, where the browser allows it.
+// What does this device keep? Texts, and values as JSON, under names of ours, where the browser allows it.
 
 const OURS = "prefloop.";
+
+/** Remembers a choice as text; else it lasts as long as the page. Returns whether it is kept. */
+export function remember(name, text) {
+  try {
+    localStorage.setItem(OURS + name, text);
+    return true;
+  } catch {
+    return false; // storage is closed or full
+  }
+}
+
+/** The text that is remembered under a name; null where there is none. */
+export function recall(name) {
+  try {
+    return localStorage.getItem(OURS + name);
+  } catch {
+    return null;
+  }
+}
 
 /** The value under a name; null where there is none. */
 export function read(name) {
   try {
-    return JSON.parse(localStorage.getItem(OURS + name));
+    return JSON.parse(recall(name));
   } catch {
-    return null; // storage is closed, or somebody else wrote there
+    return null; // somebody else wrote there
   }
 }
 
 /** Returns whether the value is kept. Where it cannot be, no older one stays behind. */
 export function write(name, value) {
-  try {
-    localStorage.setItem(OURS + name, JSON.stringify(value));
-    return true;
-  } catch {
-    erase(name); // storage is closed or full
-    return false;
-  }
+  if (remember(name, JSON.stringify(value))) return true;
+  erase(name);
+  return false;
 }
 
 export function erase(name) {

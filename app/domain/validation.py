@@ -50,7 +50,7 @@ def reason(error: Mapping[str, Any]) -> str:
 
 
 def reasons_of(error: ValidationError, say: Callable[[Any], str] = reason) -> dict[str, str]:
-    """What is wrong with each bad field, by its path such as "criteria.0.key"; under "" what is wrong with the whole."""
+    """What is wrong with each bad field, by its path such as "criteria.0.key"; with the whole, under an empty one."""
     return {".".join(str(part) for part in one["loc"]): say(one) for one in error.errors()}
 
 

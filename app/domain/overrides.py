@@ -29,7 +29,7 @@ class _Overrides(BaseModel):
 
 
 class RewardOverrides(_Overrides):
-    """Of `worker.learning.reward.RewardSettings`, where every field has its sentence."""
+    """Of `worker.learning.reward.fitting.RewardSettings`, where every field has its sentence."""
 
     epochs: int = Field(default=1, ge=1, le=1_000)
     learning_rate: float = Field(default=1e-5, gt=0, le=1)

@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertMod
 from worker.learning.batches import group_by_length, pad
 from worker.learning.models import load_language_model
 from worker.learning.records import Message, Ranking
-from worker.learning.reward import (
+from worker.learning.reward.fitting import (
     FittedRewardModel,
     RewardSettings,
     bradley_terry_loss,
@@ -28,7 +28,7 @@ from worker.learning.reward import (
     pairwise_accuracy,
     score_rankings,
 )
-from worker.learning.scoring import (
+from worker.learning.reward.model import (
     RewardModel,
     encode,
     gain_and_offset,

@@ -45,7 +45,7 @@ from worker.attempt import Attempt
 from worker.learning.checkpoints import hash_folder
 from worker.learning.ppo import PPOSettings
 from worker.learning.progress import Progress
-from worker.learning.reward import RewardSettings
+from worker.learning.reward.fitting import RewardSettings
 from worker.steps import STEPS
 
 Committed = sessionmaker[Session]
@@ -167,7 +167,7 @@ def test_both_reward_models_are_fitted_apart_and_share_a_scale(
 
 def spread(model: RewardModel, prompts: dict[int, Any], stored: dict[int, list[str]]) -> tuple[float, float]:
     """Mean over prompts and pooled deviation within prompts of a stored model's scores, computed by hand."""
-    from worker.learning.scoring import load_reward_model
+    from worker.learning.reward.model import load_reward_model
 
     scorer = load_reward_model(Path(model.uri), CPU, "fp32")
     squares, freedom, means = 0.0, 0, []

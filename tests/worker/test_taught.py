@@ -16,7 +16,7 @@ from tests.factories_loop import claim
 from tests.worker.conftest import small_project
 from worker.attempt import Attempt
 from worker.learning.records import Message, Ranking
-from worker.learning.reward import teaches
+from worker.learning.reward.fitting import teaches
 from worker.steps import STEPS
 from worker.steps.inputs import as_rankings
 

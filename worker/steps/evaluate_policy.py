@@ -36,8 +36,8 @@ from worker.learning.likelihood import Dialogue, response_logprobs
 from worker.learning.models import encode_prompt
 from worker.learning.progress import Progress
 from worker.learning.records import Message, Sample
+from worker.learning.reward.model import load_reward_model
 from worker.learning.sampling import sample_responses
-from worker.learning.scoring import load_reward_model
 from worker.learning.seeds import derive_seed
 from worker.steps.inputs import RoundInputs, as_messages, as_new_sample, load_policy, read_prompts, read_round
 

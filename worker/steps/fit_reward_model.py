@@ -13,8 +13,8 @@ from app.tables import Prompt, ResponsePurpose, RewardModelPurpose, Snapshot, Sp
 from worker import artifacts
 from worker.attempt import Attempt
 from worker.learning.records import Message, Ranking
-from worker.learning.reward import fit_reward_model, pairwise_accuracy, score_rankings, teaches
-from worker.learning.scoring import Normalisation, RewardModel, normalise, save_reward_model
+from worker.learning.reward.fitting import fit_reward_model, pairwise_accuracy, score_rankings, teaches
+from worker.learning.reward.model import Normalisation, RewardModel, normalise, save_reward_model
 from worker.learning.seeds import derive_seed
 from worker.steps.inputs import (
     RoundInputs,

@@ -9,8 +9,8 @@ from worker import artifacts
 from worker.attempt import Attempt
 from worker.learning.models import save_model
 from worker.learning.ppo import PPOSettings, improve_policy
+from worker.learning.reward.model import load_reward_model
 from worker.learning.sampling import SamplingSettings
-from worker.learning.scoring import load_reward_model
 from worker.learning.seeds import derive_seed
 from worker.steps.inputs import RoundInputs, as_messages, load_policy, read_prompts, read_round
 

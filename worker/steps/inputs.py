@@ -18,7 +18,7 @@ from worker import artifacts
 from worker.attempt import Attempt
 from worker.learning.models import load_language_model, load_tokenizer
 from worker.learning.records import Message, Ranking, Sample
-from worker.learning.reward import RewardSettings
+from worker.learning.reward.fitting import RewardSettings
 from worker.learning.sampling import SamplingSettings
 
 

@@ -15,7 +15,7 @@ from worker.learning.evaluation import Estimate, bootstrap_ratio
 from worker.learning.models import Precision, pick_device
 from worker.learning.progress import Progress, Report, silent
 from worker.learning.records import Ranking
-from worker.learning.scoring import RewardModel, encode, new_reward_model, raw_scores, score_responses
+from worker.learning.reward.model import RewardModel, encode, new_reward_model, raw_scores, score_responses
 from worker.learning.seeds import generator_for
 
 

@@ -22,11 +22,12 @@ from worker.learning.corpus import (
     read_pairs,
     train_tokenizer,
 )
+from worker.learning.course import rate_at
 from worker.learning.language_model import ModelShape, TrainedModel, finetune, new_language_model, pretrain
 from worker.learning.models import load_tokenizer, save_model
 from worker.learning.packing import IGNORED, packed_batch
 from worker.learning.progress import Progress
-from worker.learning.training import Training, TrainingSettings, learning_rate_at, mean_loss, optimise, train
+from worker.learning.training import Training, TrainingSettings, mean_loss, optimise, train
 
 pytestmark = pytest.mark.learning
 
@@ -201,8 +202,7 @@ def test_micro_batches_change_memory_and_nothing_else() -> None:
 
 def test_the_learning_rate_climbs_and_falls_to_nothing() -> None:
     """Ten steps, a fifth of them warm-up: 1/2 and 1, then 8/8 down to 1/8."""
-    settings = TrainingSettings(learning_rate=1.0, warmup_share=0.2)
-    rates = [learning_rate_at(step, 10, settings) for step in range(10)]
+    rates = [rate_at(step, 10, 0.2) for step in range(10)]
     assert rates == pytest.approx([0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from worker.learning.checkpoints import load_state, optimiser_tensors, restore_optimiser, save_state
+from worker.learning.course import put_weights, rate_at, resume_course, save_course
 from worker.learning.likelihood import logits_from
 from worker.learning.models import Precision, autocast
 from worker.learning.packing import IGNORED, LearningSequence, PackedBatch, pack, packed_batch
@@ -88,17 +88,6 @@ class Training:
         return total.hexdigest()
 
 
-@dataclass
-class _Course:
-    """Where a training stands: all that changes, besides the weights and the optimiser."""
-
-    step: int = 0
-    losses: list[float] = field(default_factory=list)  # of this epoch's steps
-    history: list[dict[str, float]] = field(default_factory=list)
-    best_epoch: int = 0
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
-
-
 def train(
     training: Training, report: Report = silent, checkpoints: Path | None = None
 ) -> tuple[list[dict[str, float]], int]:
@@ -115,23 +104,27 @@ def train(
     """
     settings = training.settings
     optimisers = new_optimisers(training.model, settings)
-    course = _resume(training, optimisers, checkpoints)
+    weights, fingerprint = dict(training.model.named_parameters()), training.fingerprint()
+    course = resume_course(checkpoints, weights, optimisers, fingerprint)
     steps = len(training.batches(0))
     total = settings.epochs * steps
     saved = time.monotonic()
     while course.step < total:
         epoch, at = divmod(course.step, steps)
         for batch in training.batches(epoch)[at:]:
-            metrics = optimise(training, optimisers, batch, learning_rate_at(course.step, total, settings))
+            rate = settings.learning_rate * rate_at(course.step, total, settings.warmup_share)
+            metrics = optimise(training, optimisers, batch, rate)
             course.step += 1
             course.losses.append(metrics["loss"])
             if course.step % steps == 0:
-                metrics |= _close_epoch(training, course)
+                measured = _measure(training)
+                course.close_epoch(weights, measured, "held_out_loss")
+                metrics |= measured
             if checkpoints and (course.step == total or time.monotonic() - saved >= settings.checkpoint_seconds):
-                _save(training, optimisers, course, checkpoints)
+                save_course(checkpoints, course, weights, optimisers, fingerprint)
                 saved = time.monotonic()
             report(Progress(training.phase, course.step, total, metrics))
-    _weights(training.model, course.best_weights)
+    put_weights(weights, course.best_weights)
     return course.history, course.best_epoch
 
 
@@ -155,12 +148,6 @@ def new_optimisers(model: PreTrainedModel, settings: TrainingSettings) -> list[t
         torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True),
         torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
     ]
-
-
-def learning_rate_at(step: int, total: int, settings: TrainingSettings) -> float:
-    """Climbs linearly over the warm-up, then falls linearly to 0 after the last step."""
-    warmup = max(1, round(settings.warmup_share * total))
-    return settings.learning_rate * min((step + 1) / warmup, (total - step) / max(1, total - warmup), 1.0)
 
 
 def optimise(
@@ -211,61 +198,6 @@ def _micro_batches(training: Training, rows: Sequence[Sequence[LearningSequence]
     return [packed_batch(rows[at : at + size], training.columns, device) for at in range(0, len(rows), size)]
 
 
-def _close_epoch(training: Training, course: _Course) -> dict[str, float]:
-    """Writes the epoch's row and keeps its weights if no earlier ones were better."""
-    row = {"epoch": float(len(course.history) + 1), "loss": sum(course.losses) / len(course.losses)}
-    if training.held_out:
-        row["held_out_loss"] = mean_loss(training, training.held_out)
-    earlier = [one["held_out_loss"] for one in course.history if "held_out_loss" in one]
-    if not earlier or row["held_out_loss"] < min(earlier):
-        course.best_epoch = int(row["epoch"])
-        course.best_weights = {
-            name: value.detach().to("cpu", copy=True) for name, value in training.model.named_parameters()
-        }
-    course.history.append(row)
-    course.losses = []
-    return {"held_out_loss": row["held_out_loss"]} if training.held_out else {}
-
-
-def _save(training: Training, optimisers: Sequence[torch.optim.Optimizer], course: _Course, folder: Path) -> None:
-    weights = {f"weights.{name}": value for name, value in training.model.named_parameters()}
-    best = {f"best.{name}": value for name, value in course.best_weights.items()}
-    remembered = {
-        f"optimiser.{index}.{name}": value
-        for index, optimiser in enumerate(optimisers)
-        for name, value in optimiser_tensors(optimiser).items()
-    }
-    facts = {
-        "fingerprint": training.fingerprint(),
-        "losses": course.losses,
-        "history": course.history,
-        "best_epoch": course.best_epoch,
-    }
-    save_state(folder, course.step, {**weights, **best, **remembered}, facts)
-
-
-def _resume(training: Training, optimisers: Sequence[torch.optim.Optimizer], folder: Path | None) -> _Course:
-    state = load_state(folder) if folder is not None else None
-    if state is None:
-        return _Course()
-    tensors, facts = state
-    if facts["fingerprint"] != training.fingerprint():
-        raise ValueError(
-            f"the checkpoints in {folder} belong to another training (other settings, seed or data):"
-            " give the same ones to go on, or another folder to start anew"
-        )
-    _weights(training.model, _named(tensors, "weights."))
-    for index, optimiser in enumerate(optimisers):
-        restore_optimiser(optimiser, _named(tensors, f"optimiser.{index}."))
-    return _Course(facts["step"], facts["losses"], facts["history"], facts["best_epoch"], _named(tensors, "best."))
-
-
-def _named(tensors: dict[str, Tensor], start: str) -> dict[str, Tensor]:
-    return {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
-
-
-@torch.no_grad()
-def _weights(model: PreTrainedModel, values: dict[str, Tensor]) -> None:
-    """Puts named weights into the model."""
-    for name, parameter in model.named_parameters():
-        parameter.copy_(values[name])
+def _measure(training: Training) -> dict[str, float]:
+    """What an epoch is judged by: nothing where nothing is held out."""
+    return {"held_out_loss": mean_loss(training, training.held_out)} if training.held_out else {}

@@ -1,0 +1,102 @@
+"""Which pretrained model does a reward model stand on? Any classifier with one output, causal or encoder."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from worker.learning.models import load_tokenizer
+from worker.learning.seeds import derive_seed, generator_for
+
+
+def load_backbone(source: str, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+    """A pretrained model, causal or encoder, with a fresh head: w from N(0, 1/(d + 1)), b = 0.
+
+    As in lm-human-preferences, where 1/sqrt(d + 1) is the deviation; Stiennon et al. 2020 print the same figure as the
+    variance. Dropout is off for good, also while fitting.
+
+    Raises:
+        ValueError: if there is no such model.
+    """
+    with torch.random.fork_rng():  # the library draws what a checkpoint lacks, such as RoBERTa's layer below the head
+        torch.manual_seed(derive_seed(seed, "missing weights"))
+        model = load_classifier(source)
+        if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+            model.resize_token_embeddings(len(tokenizer))
+    # The score is read at the last token that is not this one, so it must not be the end token.
+    model.config.pad_token_id = model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    head = output_layer(model)
+    noise = torch.randn(head.weight.shape, generator=generator_for(seed, "reward head"))
+    with torch.no_grad():
+        head.weight.copy_(noise / math.sqrt(head.in_features + 1))
+        if head.bias is not None:
+            head.bias.zero_()
+    return model
+
+
+def load_classifier(source: str) -> PreTrainedModel:
+    """A sequence classifier with one output by hub name or folder, its weights in fp32, in eval mode.
+
+    Raises:
+        ValueError: if there is no such model.
+    """
+    try:
+        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+            source, num_labels=1, dtype=torch.float32, use_safetensors=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f'no reward model can be loaded from "{source}" (in safetensors): {error}') from error
+    return model.eval()
+
+
+def load_reward_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """A tokenizer for scoring, padding on the right. An encoder's marks a text by [CLS] and [SEP] and needs no end."""
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
+    if None in {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id}:
+        tokenizer = load_tokenizer(source)
+    tokenizer.padding_side = "right"  # every architecture counts positions there as it does without padding
+    return tokenizer
+
+
+def output_layer(model: PreTrainedModel) -> nn.Linear:
+    """The layer that gives the score: the last linear layer with one output."""
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer.out_features == 1]
+    if not layers:
+        raise ValueError(f"{type(model).__name__} has no output layer with one score")
+    return layers[-1]
+
+
+def head_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
+    """Those above the trunk: the output layer's, and an encoder's pooler and dense layer below it."""
+    pooler = getattr(model.base_model, "pooler", None)
+    pooled = list(pooler.parameters()) if isinstance(pooler, nn.Module) else []
+    trunk = {id(parameter) for parameter in model.base_model.parameters()} - {id(parameter) for parameter in pooled}
+    return [parameter for parameter in model.parameters() if id(parameter) not in trunk]
+
+
+@contextmanager
+def recomputed_layers(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, the backward pass computes every layer's activations again instead of keeping them.
+
+    Chen et al. 2016, "Training deep nets with sublinear memory cost". The library's own switch works in train mode
+    alone, where dropout is on.
+
+    Raises:
+        ValueError: if the model has no layers that can be computed again.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, GradientCheckpointingLayer)]
+    if not layers:
+        raise ValueError(f"{type(model).__name__} cannot recompute its layers: set gradient_checkpointing to false")
+    for layer in layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward

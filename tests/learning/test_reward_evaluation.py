@@ -1,0 +1,162 @@
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from worker.learning.evaluation import bootstrap_mean, bootstrap_ratio
+from worker.learning.records import Judgement, Label
+from worker.learning.reward.evaluation import (
+    Figures,
+    Pairs,
+    calibration_by_chance,
+    calibration_interval,
+    expected_calibration_error,
+    learning_curve,
+    metrics,
+    prompt_key,
+    reliability,
+    score_errors,
+)
+
+pytestmark = pytest.mark.learning
+
+
+def pairs_of(probabilities: Sequence[float], outcomes: Sequence[int], prompts: Sequence[int] | None = None) -> Pairs:
+    own = torch.arange(len(outcomes)) if prompts is None else torch.tensor(prompts)
+    return Pairs(torch.tensor(probabilities, dtype=torch.float64), torch.tensor(outcomes), own)
+
+
+FOUR = pairs_of([0.6, 0.3, 0.8, 0.1], [1, 1, 1, 0])
+"""Confidences 0.6 right, 0.7 wrong, 0.8 right, 0.9 right."""
+
+
+def measured(pairs: Pairs) -> Figures:
+    return metrics(pairs.probabilities, pairs.outcomes, pairs.prompts, 0)
+
+
+def test_metrics_of_four_pairs_by_hand() -> None:
+    figures = measured(FOUR)
+    assert figures["accuracy"] == pytest.approx(3 / 4)
+    assert figures["nll"] == pytest.approx(-(math.log(0.6) + math.log(0.3) + math.log(0.8) + math.log(0.9)) / 4)
+    # Four bins of one pair each: |1 - 0.6|, |0 - 0.7|, |1 - 0.8|, |1 - 0.9|, each a quarter.
+    assert figures["ece"] == pytest.approx((0.4 + 0.7 + 0.2 + 0.1) / 4)
+    assert figures["n"] == figures["accuracy_pairs"] == 4
+    low, high = figures["accuracy_low"], figures["accuracy_high"]
+    assert low is not None
+    assert high is not None
+    assert 0 <= low < 0.75 < high <= 1
+
+
+def test_calibration_error_of_two_bins_by_hand() -> None:
+    """0.6 and 0.7, of which half is right, and 0.8 and 0.9, which both are: 0.15 off either way."""
+    assert expected_calibration_error(FOUR.probabilities, FOUR.outcomes, bins=2) == pytest.approx(0.15)
+
+
+def test_calibration_error_against_numpy() -> None:
+    noise = np.random.default_rng(0)
+    p, won = noise.random(1_003), noise.random(1_003) < 0.6
+    confidence, right = np.maximum(p, 1 - p), (p > 0.5) == won
+    bins = np.array_split(np.argsort(confidence), 15)
+    expected = sum(len(own) / 1_003 * abs(right[own].mean() - confidence[own].mean()) for own in bins)
+    assert expected_calibration_error(torch.tensor(p), torch.tensor(won)) == pytest.approx(expected)
+    swapped = expected_calibration_error(1 - torch.tensor(p), 1 - torch.tensor(won).long())
+    assert swapped == pytest.approx(expected)
+
+
+def test_an_undecided_model_is_half_right() -> None:
+    figures = measured(pairs_of([0.5, 0.5, 0.5], [1, 1, 1]))
+    assert figures["accuracy"] == 0.5
+    assert figures["nll"] == pytest.approx(math.log(2))
+    assert figures["ece"] == 0
+
+
+def test_a_sure_mistake_stays_finite() -> None:
+    nll = measured(pairs_of([0.0], [1]))["nll"]
+    assert nll is not None
+    assert math.isfinite(nll)
+
+
+def test_no_pair_gives_no_figure() -> None:
+    figures = measured(pairs_of([], []))
+    assert figures["n"] == figures["accuracy_pairs"] == 0
+    assert {value for name, value in figures.items() if name not in {"n", "accuracy_pairs"}} == {None}
+
+
+def test_pairs_of_one_prompt_do_not_narrow_the_intervals() -> None:
+    noise = torch.Generator().manual_seed(0)
+    p, won = torch.rand(60, generator=noise), (torch.rand(60, generator=noise) < 0.6).long()
+    once = metrics(p, won, torch.arange(60), 0)
+    copied = metrics(p.repeat(20), won.repeat(20), torch.arange(60).repeat(20), 0)
+    assert copied["n"] == 1_200
+    for name in ("accuracy_low", "accuracy_high", "nll_low", "nll_high"):
+        assert copied[name] == pytest.approx(once[name])
+
+
+def test_the_mean_is_the_ratio_of_its_clusters_sums() -> None:
+    values, clusters = torch.tensor([1.0, 0.0, 4.0, 2.0]), torch.tensor([7, 7, 3, 9])
+    ratio = bootstrap_ratio(torch.tensor([4.0, 1.0, 2.0]), torch.tensor([1, 2, 1]), 5)
+    assert bootstrap_mean(values, clusters, 5) == ratio
+    assert ratio.value == pytest.approx(7 / 4)
+
+
+def test_the_calibration_interval_holds_a_planted_error() -> None:
+    """Sure of 0.8 and right in 0.7: an error of 0.1, known as well as a share of 3,000: +-1.96 sqrt(0.21 / 3000)."""
+    right = (torch.rand(3_000, generator=torch.Generator().manual_seed(1)) < 0.7).long()
+    pairs = Pairs(torch.full((3_000,), 0.8, dtype=torch.float64), right, torch.arange(3_000))
+    low, high = calibration_interval(pairs, 0)
+    assert low < 0.1 < high
+    assert high - low == pytest.approx(2 * 1.96 * math.sqrt(0.21 / 3_000), rel=0.15)
+
+
+def test_a_calibrated_model_errs_by_chance_alone() -> None:
+    """Bins of 100 pairs of 0.8: the mean |error| of a normal of deviation sqrt(0.16 / 100) is sqrt(2 / pi) of it."""
+    expected = math.sqrt(2 / math.pi) * math.sqrt(0.16 / 100)
+    assert calibration_by_chance(torch.full((1_500,), 0.8), 0) == pytest.approx(expected, rel=0.05)
+
+
+def test_reliability_rows_by_hand() -> None:
+    rows = reliability(FOUR, 0, bins=2)
+    first, second = rows
+    assert (first["low"], first["high"], first["count"]) == (0.6, 0.7, 2)
+    assert (first["probability"], first["right"]) == (pytest.approx(0.65), 0.5)
+    assert (second["probability"], second["right"]) == (pytest.approx(0.85), 1.0)
+    assert len(reliability(FOUR, 0)) == 4
+    assert reliability(pairs_of([], []), 0) == []
+
+
+def test_score_errors_against_scipy() -> None:
+    predicted, given = [1.0, 2.0, 2.0, 5.0, 0.0], [1.0, 3.0, 2.0, 4.0, 1.0]
+    errors = score_errors(torch.tensor(predicted), torch.tensor(given))
+    assert errors["rmse"] == pytest.approx(math.sqrt((0 + 1 + 0 + 1 + 1) / 5))
+    assert errors["rank_correlation"] == pytest.approx(stats.spearmanr(predicted, given).statistic)
+    assert score_errors(torch.tensor([1.0, 1.0]), torch.tensor([1.0, 2.0]))["rank_correlation"] is None
+    assert score_errors(torch.tensor([]), torch.tensor([]))["n"] == 0
+
+
+def labels_of(prompts: int, each: int) -> list[Label]:
+    return [
+        Label(({"role": "user", "content": str(number)},), ("a", "b"), Judgement(((0,), (1,))))
+        for number in range(prompts)
+        for _ in range(each)
+    ]
+
+
+def test_a_learning_curve_grows_by_whole_prompts() -> None:
+    seen: list[list[Label]] = []
+
+    def fit_and_measure(labels: Sequence[Label]) -> Figures:
+        seen.append(list(labels))
+        p: Tensor = torch.full((10,), 1 - 1 / len(labels))
+        return metrics(p, torch.ones(10), torch.arange(10), 0)
+
+    rows = learning_curve(labels_of(10, 3), [30, 4, 10, 99], fit_and_measure, seed=1)
+    assert [row["labels"] for row in rows] == [6, 12, 30]
+    assert [row["nll"] for row in rows] == pytest.approx([-math.log(1 - 1 / count) for count in (6, 12, 30)])
+    assert list(rows[0]) == ["labels", "accuracy", "accuracy_low", "accuracy_high", "nll", "nll_low", "nll_high", "n"]
+    prompts = [{prompt_key(label.prompt) for label in own} for own in seen]
+    assert [len(own) for own in prompts] == [2, 4, 10]
+    assert prompts[0] < prompts[1] < prompts[2]

@@ -9,7 +9,19 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from app.api import comparisons, labelling, labels, policies, projects, prompts, responses, rounds, runs, snapshots
+from app.api import (
+    comparisons,
+    labelling,
+    labels,
+    members,
+    policies,
+    projects,
+    prompts,
+    responses,
+    rounds,
+    runs,
+    snapshots,
+)
 from app.errors import PrefloopError
 
 _log = logging.getLogger(__name__)
@@ -63,7 +75,19 @@ def create_api() -> FastAPI:
             }.items()
         },
     )
-    for room in (projects, prompts, responses, comparisons, labelling, labels, snapshots, rounds, runs, policies):
+    for room in (
+        projects,
+        members,
+        prompts,
+        responses,
+        comparisons,
+        labelling,
+        labels,
+        snapshots,
+        rounds,
+        runs,
+        policies,
+    ):
         api.include_router(room.router)
     api.add_exception_handler(PrefloopError, _refused)
     api.add_exception_handler(RequestValidationError, _malformed)

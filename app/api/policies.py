@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path
 from pydantic import Field
 
 from app.api.access import AdminProject, Database
-from app.api.shapes import Shown
+from app.api.shapes import PathId, Shown
 from app.domain import policies, reward_models
 from app.tables import RewardModelPurpose
 
@@ -67,7 +67,7 @@ class RewardModelShown(Shown):
     content_hash: str
     gain: float = Field(description="normalised = gain * raw + offset")
     offset: float
-    card: dict[str, Any]
+    card: dict[str, Any] = Field(description="What was measured of it; docs/formats.md says what it holds.")
     tainted_at: datetime | None
     created_at: datetime
 
@@ -110,3 +110,9 @@ def list_reward_models(session: Database, project: AdminProject) -> RewardModels
     """All reward models."""
     rows = reward_models.list_reward_models(session, project.id)
     return RewardModels(items=[RewardModelShown.of(row) for row in rows])
+
+
+@router.get("/projects/{project}/reward-models/{reward_model_id}")
+def get_reward_model(session: Database, project: AdminProject, reward_model_id: PathId) -> RewardModelShown:
+    """One reward model and its card."""
+    return RewardModelShown.of(reward_models.get_reward_model(session, project.id, reward_model_id))

@@ -29,18 +29,32 @@ class _Overrides(BaseModel):
 
 
 class RewardOverrides(_Overrides):
-    """Of `worker.learning.reward.fitting.RewardSettings`, where every field has its sentence."""
+    """Of `worker.learning.reward.settings.RewardSettings`, where every field has its sentence."""
 
     epochs: int = Field(default=1, ge=1, le=1_000)
     learning_rate: float = Field(default=1e-5, gt=0, le=1)
+    head_learning_rate: float | None = Field(default=None, gt=0, le=1)
+    answer_learning_rate: float = Field(default=1e-2, gt=0, le=1)
     warmup_share: float = Field(default=0.05, ge=0, le=1)
+    adam_epsilon: float = Field(default=1e-5, gt=0, le=1)
     weight_decay: float = Field(default=0, ge=0, le=1)
     batch_sets: int = Field(default=16, ge=1, le=65_536)
+    max_grad_norm: float = Field(default=1, gt=0)
     max_tokens: int = Field(default=1_024, ge=2, le=1_048_576)
     micro_batch_tokens: int | None = Field(default=None, ge=1)
-    max_grad_norm: float = Field(default=1, gt=0)
-    adam_epsilon: float = Field(default=1e-5, gt=0, le=1)
     precision: Precision = "auto"
+    set_weight: Literal["1", "k-1", "validation"] = "1"
+    implied_weight: float = Field(default=1, ge=0, le=1_000)
+    criteria_weight: float = Field(default=0.5, ge=0, le=1_000)
+    score_weight: float = Field(default=0.5, ge=0, le=1_000)
+    centre_coefficient: float = Field(default=0, ge=0, le=1_000)
+    annotators: Literal["equal", "given", "learned"] = "given"
+    lora_rank: int | None = Field(default=None, ge=1, le=65_536)
+    lora_alpha: float = Field(default=32, gt=0, le=65_536)
+    gradient_checkpointing: bool = False
+    start: Literal["fresh", "warm", "better"] = "fresh"
+    checkpoint_seconds: float = Field(default=60, ge=0, le=86_400)
+    posterior: bool = True
 
 
 class PPOOverrides(_Overrides):

@@ -34,6 +34,7 @@ SHORTEST_PASSWORD = 10
 LONGEST_PASSWORD = 1_000
 MOST_USES = 10_000  # of an invite
 MOST_DAYS = 365  # that an invite lasts
+MOST_WEIGHT = 10  # of a label
 HASHER = PasswordHasher()
 
 
@@ -175,6 +176,32 @@ def list_members(session: Session, project_id: int, *, former: bool = False) -> 
         .order_by(Membership.role, Membership.id)
     )
     return [(member, person) for member, person in rows]
+
+
+def get_member(session: Session, project_id: int, membership_id: int) -> Membership:
+    """Somebody who is or was in the project. Raises NotFound."""
+    query = select(Membership).where(Membership.id == membership_id, Membership.project_id == project_id)
+    member = session.scalar(query)
+    if member is None:
+        raise NotFound(_("There is no such member in this project."))
+    return member
+
+
+def set_label_weight(session: Session, project_id: int, membership_id: int, weight: float, by: Person) -> Membership:
+    """Say how much a member's labels count beside those of others, where reward models go by given weights.
+
+    1 is an ordinary label; with 0 reward models leave them out. Raises NotFound, Invalid.
+    """
+    if not 0 <= weight <= MOST_WEIGHT:
+        raise Invalid(_("A label weighs between 0 and %(most)s.", most=MOST_WEIGHT))
+    member = get_member(session, project_id, membership_id)
+    details = {"weight": weight, "before": member.label_weight}
+    member.label_weight = weight
+    audit.record(
+        session, "member.set_label_weight", project_id=project_id, by=by, subject_id=member.id, details=details
+    )
+    session.flush()
+    return member
 
 
 def remove_member(session: Session, project_id: int, membership_id: int, by: Person) -> Membership:

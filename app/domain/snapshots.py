@@ -8,8 +8,9 @@ from typing import Any
 from sqlalchemy import Select, func, insert, literal, or_, select, update
 from sqlalchemy.orm import Session
 
-from app.domain import audit, texts
+from app.domain import audit, projects, texts
 from app.domain.filters import IS_NEWEST_REVISION, LABEL_COUNTS, one_of
+from app.domain.judgement import JudgementForm
 from app.errors import Conflict, NotFound
 from app.language import gettext as _
 from app.tables import (
@@ -39,7 +40,8 @@ class RankedSet:
 
     `responses` are (id, text) in the order of storing; `groups` are places in `responses`, the best group first, ties
     inside a group. A partial ranking leaves places out, an answer without an order has no groups. `shown_order` are
-    response ids.
+    response ids. `form` is the one that the answer follows. `believed` is how far the project believes the annotator
+    today: it is read with the snapshot and is no part of it.
     """
 
     revision_id: int
@@ -53,6 +55,8 @@ class RankedSet:
     shown_order: list[int]
     answers: dict[str, Any]
     seconds: float | None
+    form: JudgementForm
+    believed: float
 
     def ordered_pairs(self) -> Iterator[tuple[int, int]]:
         """All (better, worse) places in `responses`; ties give none."""
@@ -202,8 +206,9 @@ def each_ranking(session: Session, snapshot: Snapshot, split: Split | None = Non
     query = _rankings(snapshot.id)
     if split is not None:
         query = query.where(Prompt.split == split)
+    forms = projects.forms_by_version(session, snapshot.project_id)
     for row in session.execute(query, execution_options={"yield_per": _BATCH}):
-        revision, prompt_id, prompt_split, messages, annotator_id, ids, contents, ranks = row
+        revision, prompt_id, prompt_split, messages, annotator_id, believed, ids, contents, ranks = row
         groups: list[list[int]] = [[] for _rank in range(max((rank for rank in ranks if rank), default=0))]
         for place, rank in enumerate(ranks):
             if rank is not None:
@@ -220,6 +225,8 @@ def each_ranking(session: Session, snapshot: Snapshot, split: Split | None = Non
             shown_order=revision.shown_order,
             answers=revision.answers,
             seconds=revision.seconds,
+            form=forms[revision.project_version_id],
+            believed=believed,
         )
 
 
@@ -236,12 +243,14 @@ def _rankings(snapshot_id: int) -> Select[Any]:
             Prompt.split,
             Prompt.messages,
             Label.annotator_id,
+            Membership.label_weight,
             by_place(ComparisonResponse.response_id),
             by_place(Response.text),
             by_place(LabelRank.rank),
         )
         .join(SnapshotRevision, SnapshotRevision.revision_id == LabelRevision.id)
         .join(Label, Label.id == LabelRevision.label_id)
+        .join(Membership, Membership.id == Label.annotator_id)
         .join(ComparisonResponse, ComparisonResponse.comparison_id == LabelRevision.comparison_id)
         .outerjoin(
             LabelRank,
@@ -250,7 +259,7 @@ def _rankings(snapshot_id: int) -> Select[Any]:
         .join(Response, Response.id == ComparisonResponse.response_id)
         .join(Prompt, Prompt.id == ComparisonResponse.prompt_id)
         .where(SnapshotRevision.snapshot_id == snapshot_id)
-        .group_by(LabelRevision.id, Prompt.id, Label.id)
+        .group_by(LabelRevision.id, Prompt.id, Label.id, Membership.id)
         .order_by(LabelRevision.id)
     )
 

@@ -4,6 +4,7 @@ from datetime import datetime
 
 from sqlalchemy import (
     CheckConstraint,
+    Float,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -71,10 +72,20 @@ class Membership(Base):
     joined_at: Mapped[Created]
     left_at: Mapped[datetime | None]
     withdrawn_at: Mapped[datetime | None] = mapped_column(comment="this annotator withdrew all labels")
+    label_weight: Mapped[float] = mapped_column(
+        Float,
+        default=1.0,
+        server_default=text("1"),
+        comment="how much a label of theirs counts beside others where the project gives weights; 1 is an ordinary one",
+    )
 
     person: Mapped[Person] = relationship(back_populates="memberships", lazy="raise")
 
-    __table_args__ = (UniqueConstraint("project_id", "person_id"), UniqueConstraint("project_id", "id"))
+    __table_args__ = (
+        UniqueConstraint("project_id", "person_id"),
+        UniqueConstraint("project_id", "id"),
+        CheckConstraint("label_weight BETWEEN 0 AND 10", name="label_weight_in_range"),
+    )
 
 
 class Consent(Base):

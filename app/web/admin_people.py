@@ -7,12 +7,12 @@ from fastapi.responses import HTMLResponse, Response
 from sqlalchemy.orm import Session
 
 from app.config import settings
-from app.domain import agreement, labels, overview, people
+from app.domain import agreement, labels, overview, people, projects
 from app.errors import Invalid, NotFound
 from app.language import gettext as _
 from app.tables import Project, Role
 from app.web.admin_page import admin_page
-from app.web.numbers import Id, whole
+from app.web.numbers import Id, decimal, whole
 from app.web.pages import redirect
 from app.web.session import Database, ProjectAdmin, SignedIn
 
@@ -72,6 +72,24 @@ def set_role(
     return redirect(f"/projects/{project.slug}/admin/people?saved=1")
 
 
+@router.post("/people/{membership_id}/weight")
+def set_label_weight(
+    request: Request,
+    session: Database,
+    project: ProjectAdmin,
+    person: SignedIn,
+    membership_id: Id,
+    weight: Annotated[str, Form()] = "",
+) -> Response:
+    """Say how much a member's labels count where reward models go by given weights."""
+    try:
+        number = decimal(weight, _("The weight"), 0, people.MOST_WEIGHT)
+    except Invalid as error:
+        return _page(request, session, project, you=person, status_code=error.status, error=str(error))
+    people.set_label_weight(session, project.id, membership_id, number, person)
+    return redirect(f"/projects/{project.slug}/admin/people?saved=1")
+
+
 @router.post("/people/{membership_id}/remove")
 def remove(session: Database, project: ProjectAdmin, person: SignedIn, membership_id: Id) -> Response:
     """Take a member out of the project; their labels stay."""
@@ -82,11 +100,7 @@ def remove(session: Database, project: ProjectAdmin, person: SignedIn, membershi
 @router.post("/people/{membership_id}/withdraw")
 def withdraw(session: Database, project: ProjectAdmin, person: SignedIn, membership_id: Id) -> Response:
     """Take all labels of a member back for good, as the member asked."""
-    members = people.list_members(session, project.id) + people.list_members(session, project.id, former=True)
-    found = {member.id: member for member, _ in members}.get(membership_id)
-    if found is None:
-        raise NotFound(_("There is no such member in this project."))
-    labels.withdraw_annotator(session, found, by=person)
+    labels.withdraw_annotator(session, people.get_member(session, project.id, membership_id), by=person)
     return redirect(f"/projects/{project.slug}/admin/people?saved=1")
 
 
@@ -103,5 +117,7 @@ def _page(request: Request, session: Session, project: Project, *, status_code: 
         paces=overview.paces(session, project.id),
         by_annotator=agreement.pairwise_agreement(session, project.id).by_annotator,
         roles=Role,
+        most_weight=people.MOST_WEIGHT,
+        gives_weights=projects.settings_of(project).reward.annotators == "given",
         **told,
     )

@@ -1,5 +1,6 @@
 """Which numbers may stand in an address or a form? Those that a row can have; everything else is refused by name."""
 
+import math
 from typing import Annotated
 
 from pydantic import Field
@@ -25,6 +26,24 @@ def whole(sent: str, what: str, least: int, most: int) -> int:
                 what=what,
                 least=grouped(least),
                 most=grouped(most),
+            )
+        )
+    return number
+
+
+def decimal(sent: str, what: str, least: float, most: float) -> float:
+    """The number in a form's field. Raises Invalid, naming the field as `what`."""
+    try:
+        number = float(sent)
+    except ValueError:
+        number = math.nan
+    if not least <= number <= most:
+        raise Invalid(
+            _(
+                "%(what)s must be a number between %(least)s and %(most)s.",
+                what=what,
+                least=f"{least:g}",
+                most=f"{most:g}",
             )
         )
     return number

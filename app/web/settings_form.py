@@ -90,7 +90,7 @@ def read_form(form: Mapping[str, Any]) -> dict[str, Any]:
                 target[key] = bool(sent)
             elif section in _OVERRIDES:
                 if sent:
-                    target[key] = _override(sent)
+                    target[key] = _override(sent, _OVERRIDES[section].model_fields[key])
             else:
                 target[key] = None if not sent and _is_optional(_NESTED.get(section, ProjectSettings), key) else sent
     return data
@@ -171,7 +171,9 @@ def _shown(value: object) -> str:
     return "" if value is None else f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
-def _override(sent: str) -> bool | int | float | str:
+def _override(sent: str, info: FieldInfo) -> bool | int | float | str:
+    if get_origin(info.annotation) is Literal:  # a word, also where it looks like a number
+        return sent
     if sent.lower() in {"true", "false"}:
         return sent.lower() == "true"
     for kind in (int, float):

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.domain import audit, people, projects, sign_in
 from app.errors import Conflict, Invalid, LinkExpired, NotAllowed, NotFound, PrefloopError
-from app.tables import ApiToken, Invite, Membership, Person, Role, SignInLink, WebSession
+from app.tables import ApiToken, AuditEvent, Invite, Membership, Person, Role, SignInLink, WebSession
 from tests.factories import PASSWORD, make_member, make_person, make_project
 
 
@@ -288,3 +288,34 @@ def test_acts_leave_events_in_their_project(session: Session) -> None:
     ]
     assert {event.project_id for event, _ in audit.list_events(session, other.id)} == {other.id}
     assert projects.get_project(session, project.id) is project
+
+
+def test_labels_weigh_what_the_project_says(session: Session) -> None:
+    admin = make_person(session, is_owner=True)
+    project = make_project(session, admin)
+    member = make_member(session, project)
+    assert member.label_weight == 1
+    people.set_label_weight(session, project.id, member.id, 0.25, admin)
+    session.expire_all()
+    assert people.get_member(session, project.id, member.id).label_weight == 0.25
+    said = session.scalars(select(AuditEvent).where(AuditEvent.action == "member.set_label_weight")).one()
+    assert (said.subject_id, said.details) == (member.id, {"weight": 0.25, "before": 1.0})
+
+
+@pytest.mark.parametrize("weight", [-0.1, 10.1, float("nan"), float("inf")])
+def test_a_weight_has_bounds(session: Session, weight: float) -> None:
+    admin = make_person(session, is_owner=True)
+    project = make_project(session, admin)
+    member = make_member(session, project)
+    with pytest.raises(Invalid, match="between 0 and 10"):
+        people.set_label_weight(session, project.id, member.id, weight, admin)
+
+
+def test_weights_are_kept_for_those_who_left_and_refused_for_strangers(session: Session) -> None:
+    admin = make_person(session, is_owner=True)
+    project, other = make_project(session, admin), make_project(session, admin)
+    member = make_member(session, project)
+    people.remove_member(session, project.id, member.id, admin)
+    assert people.set_label_weight(session, project.id, member.id, 0, admin).label_weight == 0
+    with pytest.raises(NotFound, match="no such member"):
+        people.set_label_weight(session, other.id, member.id, 1, admin)

@@ -11,6 +11,7 @@ from sqlalchemy import func, update
 from sqlalchemy.orm import Session
 
 from app.domain import comparisons, exports, labels, prompts, responses, snapshots
+from app.domain.judgement import JudgementForm
 from app.errors import Conflict, NotFound
 from app.tables import Membership, Project, Prompt, Purpose, Response, Snapshot, Split
 from tests.factories import make_member, make_project
@@ -154,6 +155,8 @@ def test_the_line_that_is_hashed_never_changes() -> None:
         shown_order=[11, 12],
         answers={},
         seconds=1.5,
+        form=JudgementForm(),
+        believed=1.0,
     )
     line = '[7,[{"content":"Wo?","role":"user"}],[[11,"Dort.",1],[12,"Hier.",2]],{}]\n'
     assert snapshots.hashed_line(ranked) == line

@@ -195,3 +195,24 @@ def test_who_left_is_listed_and_their_labels_can_be_withdrawn(
         assert session.scalars(select(Label.withdrawn_at)).one() is not None
         assert isinstance(lease, Assignment)
         assert queue.expire_leases(session, place.project.id) == 1
+
+
+def test_labels_of_a_member_are_weighed(place: AdminProject, admin: Visitor, committed: Committed) -> None:
+    weight = f"{place.root}/people/{place.annotator_member.id}/weight"
+    assert admin.post(weight, {"weight": "0.5"}).status_code == 303
+    with committed() as session:
+        assert people.get_member(session, place.project.id, place.annotator_member.id).label_weight == 0.5
+    assert "weight 0.5" in admin.get(f"{place.root}/people").text
+    for wrong in ("", "much", "-1", "11", "nan"):
+        refused = admin.post(weight, {"weight": wrong})
+        assert refused.status_code == 422
+        assert "The weight must be a number between 0 and 10." in refused.text
+    assert admin.post(f"{place.root}/people/999999/weight", {"weight": "1"}).status_code == 404
+    assert "member.set_label_weight" in admin.get(f"{place.root}/audit").text
+
+
+def test_annotators_neither_see_nor_set_weights(place: AdminProject, visit_as: VisitAs) -> None:
+    annotator = visit_as(place.annotator)
+    assert annotator.get(f"{place.root}/people").status_code == 403
+    own = f"{place.root}/people/{place.annotator_member.id}/weight"
+    assert annotator.post(own, {"weight": "10"}).status_code == 403

@@ -1,0 +1,250 @@
+"""Where do labels come from where there is no server, and where do scores go? JSON Lines, plain or gzipped."""
+
+import gzip
+import json
+import os
+import re
+import uuid
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BufferedIOBase
+from itertools import chain, islice
+from pathlib import Path
+
+from torch import Tensor
+
+from worker.learning.corpus import is_held_out
+from worker.learning.progress import Progress, Report, silent
+from worker.learning.records import Label, Prompt, Scale
+from worker.learning.reward.lines import Line, parse_line
+from worker.learning.reward.scales import on_common_scales
+from worker.learning.reward.shapes import Json, Row
+
+EXAMPLE = 'a line is {"prompt": "...", "responses": ["...", "..."], "ranking": [[0], [1]]}'
+SHOWN_ERRORS = 10
+SCORED_AT_ONCE = 512
+_BOM = b"\xef\xbb\xbf"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_GZIP = b"\x1f\x8b"
+_HALF_CHARACTER = re.compile(rb"\\u[dD][89abAB]")
+
+Scorer = Callable[[Sequence[Prompt], Sequence[str]], tuple[Tensor, Tensor]]
+"""Scores and deviations [responses] of responses, each to its own prompt."""
+
+
+@dataclass(frozen=True)
+class LineError:
+    """A line that cannot be read: its number, 1 first, and why."""
+
+    number: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"line {self.number}: {self.reason}"
+
+
+Read = tuple[Row, Line | LineError]
+"""A line as it stands and what it says; without the former where it cannot be read."""
+
+
+# Reading
+
+
+def read_labels(path: Path, known: Mapping[str, Sequence[Scale]] | None = None) -> list[Label]:
+    """Everything that a file says of responses: a label a line, and one for each correction in it.
+
+    Args:
+        path: JSON Lines; docs/reward.md says what a line may hold.
+        known: the scales of a fitted model by judgement, where the labels are to be compared with it.
+
+    Raises:
+        ValueError: if a line cannot be read, naming the first ten that cannot, or if there is none.
+    """
+    return labels_of(on_common_scales(read_lines(path), known))
+
+
+def labels_of(lines: Sequence[Line]) -> list[Label]:
+    """The labels of all lines, in their order."""
+    return list(chain.from_iterable(line.labels for line in lines))
+
+
+def read_lines(path: Path, skipped: list[LineError] | None = None) -> list[Line]:
+    """The lines of a file; those that cannot be read are put into `skipped` where it is given.
+
+    Raises:
+        ValueError: as `read_labels`.
+    """
+    lines: list[Line] = []
+    bad: list[LineError] = []
+    for _row, line in each_line(path):
+        if isinstance(line, LineError):
+            bad.append(line)
+        else:
+            lines.append(line)
+    if skipped is not None:
+        skipped += bad
+    elif bad:
+        raise ValueError(refusal(path, bad))
+    if not lines:
+        raise ValueError(f"{path} has no line that can be read: {EXAMPLE}")
+    return lines
+
+
+def refusal(path: Path, bad: Sequence[LineError]) -> str:
+    """One sentence for all bad lines, the first ten by name."""
+    shown = "\n".join(f"  {one}" for one in bad[:SHOWN_ERRORS])
+    more = f"\n  and {len(bad) - SHOWN_ERRORS:,} more" if len(bad) > SHOWN_ERRORS else ""
+    count = "1 line" if len(bad) == 1 else f"{len(bad):,} lines"
+    return f"{path}: {count} cannot be read, and nothing was done\n{shown}{more}"
+
+
+def each_line(path: Path) -> Iterator[Read]:
+    """Every line that is not blank, as it stands and as what it says; what cannot be read is given with its reason.
+
+    Raises:
+        ValueError: if the file itself cannot be read.
+    """
+    for number, content in _numbered(path):
+        try:
+            row = _decode(content)
+            yield row, parse_line(row)
+        except ValueError as error:
+            yield {}, LineError(number, str(error))
+        except RecursionError:
+            yield {}, LineError(number, "it is nested too deeply")
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        with _opened(path) as file:
+            for number, content in enumerate(file, start=1):
+                if number == 1 and content.startswith(_UTF16):
+                    raise ValueError(f"{path} is UTF-16: save it as UTF-8")
+                content = content.removeprefix(_BOM) if number == 1 else content  # noqa: PLW2901
+                if content.strip():
+                    yield number, content
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is a broken gzip file ({error}): write it again") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BufferedIOBase]:
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == _GZIP
+        file.seek(0)
+        yield gzip.GzipFile(fileobj=file) if is_gzip else file
+
+
+def _decode(content: bytes) -> Json:
+    try:
+        row = json.loads(content.decode(), parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 at byte {error.start + 1}") from error
+    except json.JSONDecodeError as error:
+        if content.lstrip().startswith(b"["):
+            raise ValueError("it begins a JSON array: write one object a line instead") from error
+        raise ValueError(f"it is not JSON: {error.msg} at character {error.pos + 1}") from error
+    if _HALF_CHARACTER.search(content):
+        _check_characters(row)
+    return row
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number that JSON knows: write null where there is none")
+
+
+def _check_characters(row: Json) -> None:
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise ValueError(f"it holds {half!a}, half of a surrogate pair, which is no character") from error
+
+
+# Splits
+
+
+def held_out(lines: Sequence[Line], share: float) -> tuple[list[Line], list[Line]]:
+    """(to learn from, held out): a group's own hash decides, so it never changes sides as a file grows."""
+    groups = {line.group for line in lines}
+    chosen = {group for group in groups if is_held_out(group, share)}
+    return [line for line in lines if line.group not in chosen], [line for line in lines if line.group in chosen]
+
+
+# Scoring
+
+
+def score_file(path: Path, out: Path, score: Scorer, report: Report = silent) -> int:
+    """Writes every line of a file with `scores` and `deviations`, one a response, and says how many lines there are.
+
+    Scores that people gave are kept as `given_scores`. The file is read twice, so that nothing is written where a line
+    is bad, and in pieces, so that it may be larger than memory. `out` appears when it is complete; it is gzipped if its
+    name ends so, and may be the file itself.
+
+    Raises:
+        ValueError: if a line cannot be read, or there is none.
+    """
+    total = _count(path)
+    done = 0
+    with _written_aside(out) as file:
+        for lines in _pieces(each_line(path), SCORED_AT_ONCE):
+            for row in _scored(lines, score):
+                file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+            done += len(lines)
+            report(Progress("score", done, total))
+    return done
+
+
+def _count(path: Path) -> int:
+    """The lines of a file, once all are known to be good."""
+    total, bad = 0, []
+    for _row, line in each_line(path):
+        total += 1
+        if isinstance(line, LineError):
+            bad.append(line)
+    if bad:
+        raise ValueError(refusal(path, bad))
+    if not total:
+        raise ValueError(f"{path} is empty: {EXAMPLE}")
+    return total
+
+
+def _pieces(lines: Iterator[Read], size: int) -> Iterator[list[Read]]:
+    while piece := list(islice(lines, size)):
+        yield piece
+
+
+def _scored(lines: Sequence[Read], score: Scorer) -> Iterator[dict[str, Json]]:
+    asked = [(line.prompt, response) for _row, line in lines if isinstance(line, Line) for response in line.responses]
+    scores, deviations = (iter(values.tolist()) for values in score(*zip(*asked, strict=True)))
+    for row, line in lines:
+        if not isinstance(line, Line):
+            raise ValueError(f"a line has changed while the file was scored: {line}")  # noqa: TRY004
+        given = {"given_scores" if key == "scores" else key: value for key, value in row.items()}
+        if "deviations" in row:
+            given = {key: value for key, value in row.items() if key not in {"scores", "deviations"}}
+        count = len(line.responses)
+        yield given | {"scores": list(islice(scores, count)), "deviations": list(islice(deviations, count))}
+
+
+@contextmanager
+def _written_aside(out: Path) -> Iterator[BufferedIOBase]:
+    """A file that takes the place of `out` when the block ends well; one that raises leaves nothing."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = out.with_name(f".{out.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    try:
+        with aside.open("xb") as file:
+            if out.suffix == ".gz":
+                with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed:
+                    yield packed
+            else:
+                yield file
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(out)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,278 @@
+"""What does a line of a file say of the responses in it? Orders, grades, scores, and by whom."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from worker.learning.records import Judgement, Label, Scale
+from worker.learning.reward.shapes import (
+    Asked,
+    BadLine,
+    Groups,
+    Json,
+    Messages,
+    Row,
+    is_number,
+    kind,
+    read_shape,
+    read_text,
+)
+
+OVERALL = "overall"
+RESERVED = frozenset({OVERALL, "score"})
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a line says.
+
+    `responses` are those that stand in it, in its order. `labels` are what was said of them: the line's own, and one
+    for each correction. `open_scales` names the judgements (`overall`, criteria) whose number of grades the line does
+    not say. Lines of one `group` stay on one side of a split; `split` is the side that the line names.
+    """
+
+    prompt: Messages
+    responses: tuple[str, ...]
+    labels: tuple[Label, ...]
+    open_scales: frozenset[str]
+    group: str
+    split: str | None
+
+
+def parse_line(row: Json) -> Line:
+    """Reads the value of one line.
+
+    Raises:
+        BadLine: if it fits no shape, or a field does not hold what it should.
+    """
+    asked = read_shape(row)
+    overall, open_scale = _overall(row, asked)
+    criteria, open_criteria = _criteria(row, asked)
+    label = Label(
+        prompt=asked.prompt,
+        responses=asked.responses,
+        overall=overall,
+        criteria=criteria,
+        annotator=_name(row, "annotator", "annotator_id"),
+        shown=_shown(row, asked),
+        weight=_weight(row),
+        implied=_flag(row, "implied"),
+    )
+    return Line(
+        prompt=asked.prompt,
+        responses=asked.responses,
+        labels=(label, *_corrections(row, asked, label)),
+        open_scales=frozenset([OVERALL] if open_scale else []) | open_criteria,
+        group=_name(row, "group") or json.dumps(_root(asked.prompt)),
+        split=_name(row, "split"),
+    )
+
+
+# What is said of them
+
+
+def _overall(row: Row, asked: Asked) -> tuple[Judgement, bool]:
+    answers = _object(row.get("answers"), '"answers"')
+    said = {key: row.get(key) for key in ("ranking", "groups", "strength", "levels")}
+    if said["strength"] is None:
+        said["strength"] = answers.get("strength")
+    if asked.is_pair and said["strength"] == 0:
+        said["strength"] = None  # so do the exports mark a pair that was not graded
+    scores = _given_scores(row)
+    said["scores"] = answers.get("scores") if scores is None else scores
+    return _judgement(said, asked, asked.groups, "")
+
+
+def _criteria(row: Row, asked: Asked) -> tuple[dict[str, Judgement], frozenset[str]]:
+    given = row.get("criteria")
+    if given is None:
+        given = _object(row.get("answers"), '"answers"').get("criteria")
+    judgements: dict[str, Judgement] = {}
+    open_scales: set[str] = set()
+    for key, said in _object(given, '"criteria"').items():
+        where = f'"criteria"."{key}"'
+        if key in RESERVED:
+            raise BadLine(
+                f"{where} has the name of the overall judgement: put it beside the prompt or call it otherwise"
+            )
+        if not isinstance(said, dict):
+            raise BadLine(f'{where} is {kind(said)}, and must be an object with "ranking" or "scores"')
+        judgements[key], is_open = _judgement(said, asked, (), f"{where}.")
+        if is_open:
+            open_scales.add(key)
+    return judgements, frozenset(open_scales)
+
+
+def _judgement(said: Row, asked: Asked, implied: Groups, where: str) -> tuple[Judgement, bool]:
+    """One judgement, and whether its scale is open: until the whole file is read, the strength is its only grade."""
+    groups = _groups(said, asked, implied, where)
+    strength = _whole(said.get("strength"), f'{where}"strength"')
+    levels = _whole(said.get("levels"), f'{where}"levels"')
+    if strength == 0 and not groups and len(asked.responses) == 2:
+        groups = ((0, 1),)
+    is_pair, is_tie = sum(map(len, groups)) == 2, len(groups) == 1
+    if levels == 0:
+        raise BadLine(f'{where}"levels" is 0: it says how many grades there are to each side, 1 or more')
+    if strength is not None and not is_pair:
+        raise BadLine(f'{where}"strength" says how much better one of two is: it needs a "ranking" of two responses')
+    if strength is not None and (strength == 0) != is_tie:
+        raise BadLine(f'{where}"strength" is {strength} and does not fit the ranking: 0 is a tie, 1 the weakest grade')
+    if strength and levels and strength > levels:
+        raise BadLine(f'{where}"strength" is {strength}, and "levels" says that {levels} is the strongest')
+    scale = Scale(levels or strength or 1) if is_pair else Scale()
+    scores = _scores(said.get("scores"), len(asked.responses), f'{where}"scores"')
+    is_open = is_pair and levels is None and (strength is not None or is_tie)
+    return Judgement(groups, strength or None, scale, scores), is_open
+
+
+def _groups(said: Row, asked: Asked, implied: Groups, where: str) -> Groups:
+    """The order: `ranking` holds places in the responses, `groups` their ids where they have some."""
+    groups = implied
+    if said.get("ranking") is not None:
+        groups = _read_groups(said["ranking"], _by_place(asked), f'{where}"ranking"')
+    elif said.get("groups") is not None:
+        groups = _read_groups(said["groups"], _by_id(asked), f'{where}"groups"')
+    if implied and groups != implied:
+        raise BadLine("it orders its responses twice, and differently: leave one of the orders out")
+    return groups
+
+
+def _read_groups(value: Json, place_of: Mapping[Json, int], where: str) -> Groups:
+    if not isinstance(value, list):
+        raise BadLine(f"{where} is {kind(value)}, and must be a list of groups, the best first, such as [[2], [0, 1]]")
+    groups = [group if isinstance(group, list) else [group] for group in value]
+    places = tuple(tuple(_place(one, place_of, where) for one in group) for group in groups if group)
+    named = [place for group in places for place in group]
+    if len(set(named)) != len(named):
+        raise BadLine(f"{where} names a response twice: {json.dumps(value)}")
+    if len(named) == 1:
+        raise BadLine(f"{where} names one response, and an order needs two; leave it empty where nothing is said")
+    return places
+
+
+def _by_place(asked: Asked) -> dict[Json, int]:
+    return {place: place for place in range(len(asked.responses))}
+
+
+def _by_id(asked: Asked) -> dict[Json, int]:
+    """The responses' places by their ids; where they have none, by their places."""
+    if not asked.ids:
+        return _by_place(asked)
+    if not all(map(_is_name, asked.ids)) or len(set(asked.ids)) != len(asked.ids):
+        raise BadLine(f"the ids of the responses must be different texts or whole numbers: {json.dumps(asked.ids)}")
+    return {name: place for place, name in enumerate(asked.ids)}
+
+
+def _place(value: Json, place_of: Mapping[Json, int], where: str) -> int:
+    if not _is_name(value) or value not in place_of:
+        raise BadLine(f"{where} names {json.dumps(value)}, and the responses are {', '.join(map(str, place_of))}")
+    return place_of[value]
+
+
+def _given_scores(row: Row) -> Json:
+    """The scores that people gave: where a reward model has scored the line since, `given_scores`."""
+    if "deviations" in row:
+        return row.get("given_scores")
+    if row.get("scores") is not None and row.get("given_scores") is not None:
+        raise BadLine('it has "scores" and "given_scores": leave out those that no annotator gave')
+    return row.get("given_scores") if row.get("scores") is None else row["scores"]
+
+
+def _scores(value: Json, count: int, where: str) -> tuple[float | None, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(score is None or is_number(score) for score in value):
+        raise BadLine(f"{where} must be a list of numbers, with null where there is none")
+    if len(value) != count:
+        raise BadLine(f"{where} must have one entry a response: {len(value)} do not match {count} responses")
+    if all(score is None for score in value):
+        return ()
+    return tuple(None if score is None else float(score) for score in value)
+
+
+def _shown(row: Row, asked: Asked) -> tuple[int, ...]:
+    """The order in which the responses were shown: `shown` holds places, `shown_order` ids."""
+    key = "shown" if row.get("shown") is not None else "shown_order"
+    order = row.get(key) or []
+    if not isinstance(order, list):
+        raise BadLine(f'"{key}" is {kind(order)}, and must be a list of all responses as they were shown')
+    place_of = _by_place(asked) if key == "shown" or not order else _by_id(asked)
+    return tuple(_place(one, place_of, f'"{key}"') for one in order)
+
+
+def _corrections(row: Row, asked: Asked, label: Label) -> list[Label]:
+    """A label for each correction: what was written is preferred to what it corrects."""
+    given = row.get("corrections") or []
+    if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
+        raise BadLine('"corrections" must be a list of {"corrects_id", "text"}')
+    return [
+        Label(
+            prompt=asked.prompt,
+            responses=(
+                read_text(one.get("text"), '"corrections"."text"'),
+                asked.responses[_place(one.get("corrects_id"), _by_id(asked), '"corrections"."corrects_id"')],
+            ),
+            overall=Judgement(((0,), (1,))),
+            annotator=label.annotator,
+            weight=label.weight,
+            implied=True,
+        )
+        for one in given
+    ]
+
+
+# Their parts
+
+
+def _object(value: Json, where: str) -> Row:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise BadLine(f"{where} must be an object, not {kind(value)}")
+    return value
+
+
+def _whole(value: Json, where: str) -> int | None:
+    if value is None:
+        return None
+    if not is_number(value) or value != int(value):
+        raise BadLine(f"{where} is {kind(value)}, not a whole number")
+    if value < 0:
+        raise BadLine(f"{where} is {value}: put the better response first in the ranking, and write {-value}")
+    return int(value)
+
+
+def _weight(row: Row) -> float:
+    value = row.get("weight")
+    if value is None:
+        return 1.0
+    if not is_number(value) or value < 0:
+        raise BadLine(f'"weight" is {json.dumps(value)}, and must be a number that is not negative')
+    return float(value)
+
+
+def _flag(row: Row, key: str) -> bool:
+    value = row.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise BadLine(f'"{key}" is {kind(value)}, not true or false')
+    return bool(value)
+
+
+def _name(row: Row, *keys: str) -> str | None:
+    """A name under the first of the keys that is there; a number is a name too."""
+    key = next((key for key in keys if row.get(key) is not None), None)
+    if key is None:
+        return None
+    if isinstance(row[key], bool) or not isinstance(row[key], str | int | float):
+        raise BadLine(f'"{key}" is {kind(row[key])}, not a text or a number')
+    return str(row[key])
+
+
+def _is_name(value: Json) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
+def _root(prompt: Messages) -> Messages:
+    """Its beginning, up to the first message of the user: what conversations that grew apart share."""
+    first = next((place for place, message in enumerate(prompt) if message["role"] == "user"), 0)
+    return prompt[: first + 1]

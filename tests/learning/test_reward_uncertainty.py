@@ -7,12 +7,16 @@ import torch
 from scipy import integrate, optimize, stats
 from scipy.special import expit
 
+from worker.learning.records import Judgement, Label, Scale
+from worker.learning.reward.likelihood import AnswerModel
+from worker.learning.reward.observations import Weighting, observe, shape_of
 from worker.learning.reward.uncertainty import (
     Posterior,
     conservative,
     evidence_precision,
+    interval_curvature,
     moderated,
-    ordered_curvature,
+    pair_curvatures,
     posterior_of,
 )
 
@@ -29,8 +33,8 @@ def a_posterior(pairs: int, seed: int = 0) -> tuple[Posterior, Any, Any]:
     outcomes = noise.random(pairs) < expit(differences @ truth)
     fitted = optimize.minimize(nll, np.zeros(WIDTH), args=(differences, outcomes, 0.1)).x
     logits = torch.tensor(differences @ fitted)
-    grades = torch.tensor(2 * outcomes.astype(int) - 1)
-    curvatures = ordered_curvature(logits, grades, torch.zeros(1, dtype=torch.float64))
+    towards = torch.where(torch.tensor(outcomes), logits, -logits)
+    curvatures = interval_curvature(towards, torch.zeros(pairs), torch.full((pairs,), math.inf))
     return posterior_of(torch.tensor(fitted), [(torch.tensor(differences), curvatures)]), differences, outcomes
 
 
@@ -85,10 +89,56 @@ def test_deviations_are_those_of_the_inverse_of_the_precision() -> None:
     np.testing.assert_allclose(ours, between, rtol=1e-10)
 
 
+def test_pairs_curve_as_the_likelihood_weighs_them() -> None:
+    """Against the second derivatives of the labels' log-likelihood: a graded pair, a tie, a ranking, a criterion."""
+    ranking, pair, tie = Judgement(((2,), (0, 1))), Judgement(((1,), (0,)), 2, Scale(3)), Judgement(((0, 1),))
+    prompt = ({"role": "user", "content": "?"},)
+    labels = [
+        Label(prompt, ("a", "b", "c"), ranking, weight=2.0),
+        Label(prompt, ("a", "b"), pair, criteria={"kind": Judgement(((0,), (1,)))}),
+        Label(prompt, ("a", "b"), tie),
+    ]
+    shape = shape_of(labels, annotators=False)
+    answers = AnswerModel(shape).double()
+    answers.rescale(0.5)
+    observed = observe(labels, [[0, 1, 2], [3, 4], [5, 6]], shape, Weighting("k-1"))
+    outputs = torch.randn(7, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def overall_nll(scores: Any) -> float:
+        columns = torch.stack([torch.tensor(scores), outputs[:, 1]], dim=1)
+        return -float(answers.label_log_likelihoods(columns, observed).sum().detach())
+
+    curvatures = pair_curvatures(answers, outputs, observed)
+    incidence = torch.zeros(len(curvatures), 7, dtype=torch.float64)
+    rows = torch.arange(len(curvatures))
+    incidence[rows, observed.first], incidence[rows, observed.second] = 1.0, -1.0
+    ours = incidence.T @ (curvatures[:, None] * incidence)
+    np.testing.assert_allclose(ours, numerical_hessian(overall_nll, outputs[:, 0].numpy()), atol=1e-5)
+    assert float(curvatures[observed.output == 1]) == 0
+
+
+def test_careless_labels_say_less_of_the_head() -> None:
+    """Of two annotators who answer alike, the one who is believed half as much."""
+    prompt = ({"role": "user", "content": "?"},)
+    labels = [Label(prompt, ("a", "b"), Judgement(((0,), (1,))), annotator=name, shown=(0, 1)) for name in ("g", "h")]
+    shape = shape_of(labels, annotators=True)
+    answers = AnswerModel(shape)
+    facts = answers.facts()
+    facts["annotators"]["each"]["h"]["quality"] = 0.2
+    answers = AnswerModel.from_facts(facts)
+    observed = observe(labels, [[0, 1], [0, 1]], shape, Weighting("1"))
+    outputs = torch.tensor([[1.0], [0.0]])
+    trusted, doubted = pair_curvatures(answers, outputs, observed).tolist()
+    # Considered with probability 0.2, against a blind 0.2-to-0.8 coin that prefers neither.
+    right = expit(1.0 - float(answers.thresholds.cuts()[0][0]))
+    blind = expit(-float(answers.thresholds.cuts()[0][0]))
+    believed = [quality * right / (quality * right + (1 - quality) * blind) for quality in (0.875, 0.2)]
+    assert doubted / trusted == pytest.approx(believed[1] / believed[0], rel=1e-4)
+
+
 @pytest.mark.parametrize("grade", [-2, -1, 0, 1, 2])
 def test_the_curvature_of_a_grade_is_its_second_derivative(grade: int) -> None:
     """The probability of a grade as a difference of two of SciPy's logistic distributions."""
-    cuts = [0.4, 1.3]
     edges = [-math.inf, -1.3, -0.4, 0.4, 1.3, math.inf]
     lower, upper = edges[grade + 2], edges[grade + 3]
 
@@ -98,7 +148,7 @@ def test_the_curvature_of_a_grade_is_its_second_derivative(grade: int) -> None:
     for d in (-1.7, 0.0, 0.9):
         step = 1e-3
         expected = (minus_log(d + step) - 2 * minus_log(d) + minus_log(d - step)) / step**2
-        ours = ordered_curvature(torch.tensor([d]).double(), torch.tensor([grade]), torch.tensor(cuts).double())
+        ours = interval_curvature(*(torch.tensor(value).double() for value in (d, lower, upper)))
         assert float(ours) == pytest.approx(expected, rel=1e-5)
 
 

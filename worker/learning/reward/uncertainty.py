@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from worker.learning.reward.likelihood import AnswerModel
+from worker.learning.reward.observations import Observations
 from worker.learning.seeds import generator_for
 
 
@@ -110,7 +112,7 @@ def posterior_of(head: Tensor, pairs: Iterable[tuple[Tensor, Tensor]]) -> Poster
     Args:
         head: w [width].
         pairs: batches of (x [pairs, width], c [pairs]), so that no more than one is in memory; c is
-            `ordered_curvature` times the square of the slope between scores and logits and the pair's weight.
+            `pair_curvatures`.
 
     Raises:
         ValueError: if no pair says anything.
@@ -149,20 +151,32 @@ def evidence_precision(eigenvalues: Tensor, squared_norm: float, iterations: int
     return precision
 
 
-def ordered_curvature(differences: Tensor, grades: Tensor, cuts: Tensor) -> Tensor:
-    """The second derivative of -log P(grade) in the difference of scores [pairs], for the ordered logit.
+@torch.no_grad()
+def pair_curvatures(answers: AnswerModel, outputs: Tensor, observed: Observations) -> Tensor:
+    """The curvature of -log p in each pair's difference of overall scores [pairs], as `posterior_of` wants it.
 
-    With sigma the logistic function, P(grade) = sigma(upper - d) - sigma(lower - d), and log P = log sigma(upper - d) +
-    log sigma(d - lower) + a part without d; so the curvature is sigma'(upper - d) + sigma'(lower - d), never negative.
+    The ordered logit's, times the square of the slope between scores and logits, and times what the pair weighs in the
+    likelihood. A label that is probably careless counts as far as it was considered (the curvature of the expected
+    log-likelihood, as in expectation maximisation). Pairs of other outputs get 0.
 
     Args:
-        differences: d [pairs], in logits.
-        grades: from -levels to levels [pairs]; 0 is a tie.
-        cuts: the thresholds [levels], rising; the first is 0 where there are no ties.
+        outputs: of all responses [responses, outputs].
     """
-    edges = torch.cat([cuts.new_tensor([-math.inf]), -cuts.flip(0), cuts, cuts.new_tensor([math.inf])])
-    place = grades + len(cuts)
-    return _slope(edges[place] - differences) + _slope(edges[place + 1] - differences)
+    rungs, slope = answers.thresholds.rungs(), answers.slopes[0]
+    differences = slope * (outputs[observed.first, 0] - outputs[observed.second, 0])
+    curvatures = interval_curvature(differences, rungs[observed.rung], rungs[observed.rung + 1])
+    believed = observed.label_weight * answers.responsibilities(outputs, observed)
+    weights = observed.pair_weight * believed[observed.pair_label] * (observed.output == 0)
+    return weights * slope.square() * curvatures
+
+
+def interval_curvature(differences: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """The second derivative of -log P(low < d + e < high) in d [pairs], e being logistic.
+
+    log P is log sigma(d - low) + log sigma(high - d) + a part without d, so the curvature is sigma'(d - low) +
+    sigma'(high - d): never negative, and that of logistic regression where one of the two is infinite.
+    """
+    return _slope(differences - low) + _slope(high - differences)
 
 
 def _slope(logits: Tensor) -> Tensor:

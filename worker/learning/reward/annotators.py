@@ -1,0 +1,70 @@
+"""How far is each annotator believed? A quality and a position bias, learned with the reward."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from worker.learning.reward.observations import Observations
+
+QUALITY_PRIOR = (8.0, 2.0)
+"""Beta prior of a quality: as if ten answers had been seen, of which eight were considered."""
+BIAS_DEVIATION = 1.0
+"""Deviation of the normal prior of a position bias, in log-odds; its mean is 0."""
+
+
+class Annotators(nn.Module):
+    """Every annotator's quality g and position bias b, with one more of each for anybody else.
+
+    A label is considered with probability g; else it is careless, which spoils all of it: its answers then follow from
+    what was shown first, with log-odds b. crowd-kit's NoisyBradleyTerry has the same two numbers and tosses the coin
+    for every pair; here it is tossed once a label.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        considered, careless = QUALITY_PRIOR
+        start = torch.tensor((considered - 1) / (careless - 1)).log()  # the prior's mode
+        self.quality_logits = nn.Parameter(start.repeat(len(names) + 1))
+        self.position_biases = nn.Parameter(torch.zeros(len(names) + 1))
+
+    @property
+    def qualities(self) -> Tensor:
+        """The probability that a label is considered [annotators + 1]."""
+        return self.quality_logits.sigmoid()
+
+    def careless_differences(self, observed: Observations) -> Tensor:
+        """The log-odds with which a careless label prefers the first of each pair [pairs]."""
+        return self.position_biases[observed.annotator[observed.pair_label]] * observed.shown
+
+    def parts(self, considered: Tensor, careless: Tensor, observed: Observations) -> tuple[Tensor, Tensor]:
+        """The mixture's two log-likelihoods [labels], from those of a considered and of a careless label."""
+        logits = self.quality_logits[observed.annotator]
+        return functional.logsigmoid(logits) + considered, functional.logsigmoid(-logits) + careless
+
+    def facts(self) -> dict[str, Any]:
+        """The numbers of each annotator by name, and those of anybody else."""
+        numbers = [
+            {"quality": quality, "position_bias": bias}
+            for quality, bias in zip(
+                self.quality_logits.double().sigmoid().tolist(), self.position_biases.tolist(), strict=True
+            )
+        ]
+        return {"each": dict(zip(self.names, numbers[:-1], strict=True)), "others": numbers[-1]}
+
+    @torch.no_grad()
+    def set_facts(self, facts: Mapping[str, Any]) -> None:
+        """Puts numbers in place as `facts` gave them."""
+        numbers = [*(facts["each"][name] for name in self.names), facts["others"]]
+        self.quality_logits.copy_(torch.tensor([one["quality"] for one in numbers], dtype=torch.float64).logit())
+        self.position_biases.copy_(torch.tensor([one["position_bias"] for one in numbers]))
+
+    def log_prior(self) -> Tensor:
+        """The log-density of all qualities and biases, constants left out."""
+        considered, careless = QUALITY_PRIOR
+        qualities = (considered - 1) * functional.logsigmoid(self.quality_logits)
+        qualities = qualities + (careless - 1) * functional.logsigmoid(-self.quality_logits)
+        return qualities.sum() - (self.position_biases / BIAS_DEVIATION).square().sum() / 2

@@ -168,6 +168,17 @@ def observe(
     return rows.observations()
 
 
+def overall_judgements(label: Label, source: Source) -> list[Judgement]:
+    """Which of a label's judgements order its responses as a whole: one, none, or every criterion's."""
+    if source == "orders":
+        overall = [label.overall]
+    elif source == "scores":
+        overall = [_by_scores(label.overall)]
+    else:
+        overall = [one if one.ranked else _by_scores(one) for one in label.criteria.values()]
+    return [judgement for judgement in overall if len(judgement.ranked) > 1]
+
+
 @dataclass(frozen=True)
 class _Order:
     """A judgement's order in rank numbers, 0 the best: of which responses, for which output, on which scale."""
@@ -182,13 +193,7 @@ class _Order:
 
 def _orders(label: Label, source: Source) -> Iterator[_Order]:
     """All orders that a label gives, those that stand for the overall one first."""
-    if source == "orders":
-        overall = [label.overall]
-    elif source == "scores":
-        overall = [_by_scores(label.overall)]
-    else:
-        overall = [one if one.ranked else _by_scores(one) for one in label.criteria.values()]
-    stating = [judgement for judgement in overall if len(judgement.ranked) > 1]
+    stating = overall_judgements(label, source)
     for judgement in stating:
         yield _order(OVERALL, judgement, 1 / len(stating))
     for key, judgement in label.criteria.items():

@@ -80,6 +80,14 @@ def head_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if id(parameter) not in trunk]
 
 
+def longest_text(model: PreTrainedModel, max_tokens: int) -> int:
+    """How many tokens the model can read, `max_tokens` at most."""
+    for name, layer in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(layer, nn.Embedding) and layer.padding_idx is not None:
+            return min(max_tokens, layer.num_embeddings - layer.padding_idx - 1)  # RoBERTa counts from there on
+    return min(max_tokens, getattr(model.config.get_text_config(), "max_position_embeddings", None) or max_tokens)
+
+
 @contextmanager
 def recomputed_layers(model: PreTrainedModel) -> Iterator[None]:
     """Inside, the backward pass computes every layer's activations again instead of keeping them.

@@ -1,260 +1,225 @@
-"""Which response would people rank higher? A reward model fitted on their rankings."""
+"""Which response would people prefer? A reward model fitted on all that they said of responses."""
 
-import json
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
-from transformers import PreTrainedModel
 
-from worker.learning.batches import group_by_length, token_budget
-from worker.learning.evaluation import Estimate, bootstrap_ratio
-from worker.learning.models import Precision, pick_device
+from worker.learning.course import Course
+from worker.learning.models import pick_device
 from worker.learning.progress import Progress, Report, silent
-from worker.learning.records import Ranking
-from worker.learning.reward.model import RewardModel, encode, new_reward_model, raw_scores, score_responses
-from worker.learning.seeds import generator_for
+from worker.learning.records import Label
+from worker.learning.reward.backbone import output_layer, recomputed_layers
+from worker.learning.reward.batches import encode_labels
+from worker.learning.reward.likelihood import calibrate
+from worker.learning.reward.loop import Fit, learn, validation_outputs, weights_of
+from worker.learning.reward.lora import low_rank_adapters
+from worker.learning.reward.model import RewardModel, load_reward_model, new_reward_model
+from worker.learning.reward.observations import AnswerShape, Weighting, observe, shape_of, teaches
+from worker.learning.reward.overall import head_posterior
+from worker.learning.reward.settings import RewardSettings
 
+SetWeight = Literal["1", "k-1"]
+Start = Literal["fresh", "warm"]
 
-@dataclass(frozen=True)
-class RewardSettings:
-    """How a reward model is fitted."""
-
-    epochs: int = 1
-    """Passes over the rankings, at most; with validation rankings the best epoch is kept."""
-    learning_rate: float = 1e-5
-    """Of Adam, at the start; it falls linearly to 0 over all epochs."""
-    warmup_share: float = 0.05
-    """The share of all steps over which the learning rate first climbs from 0."""
-    adam_epsilon: float = 1e-5
-    """Larger than Adam's own 1e-8, as in lm-human-preferences: tames the first steps."""
-    weight_decay: float = 0.0
-    """AdamW's decay of the weights."""
-    batch_sets: int = 16
-    """Rankings an optimiser step; all pairs of a ranking stand in the same step."""
-    max_grad_norm: float = 1.0
-    """Longer gradients are scaled down to this norm."""
-    max_tokens: int = 1_024
-    """Longer prompts lose their beginning, so that the response and its end stay."""
-    micro_batch_tokens: int | None = None
-    """The most tokens, padding included, in one forward; None lets the device say."""
-    precision: Precision = "auto"
-    """Of the forward and backward passes; weights and loss stay in fp32."""
+__all__ = ["FittedRewardModel", "RewardSettings", "fit_reward_model"]
 
 
 @dataclass(frozen=True)
 class FittedRewardModel:
     """A fitted reward model and how the fitting went.
 
-    `epochs` is the number of passes that were kept; `history` has a row of metrics for each.
+    `epochs` is the number of passes that were kept; `history` has a row of metrics for each. `choices` has a row for
+    each way that was tried, with its validation likelihood and whether it was `kept`.
     """
 
     reward_model: RewardModel
     epochs: int
     history: list[dict[str, float]]
+    choices: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to fit: what a ranking weighs, and where the weights start."""
+
+    set_weight: SetWeight
+    start: Start
 
 
 def fit_reward_model(
     source: str,
-    rankings: Sequence[Ranking],
-    validation: Sequence[Ranking],
+    labels: Sequence[Label],
+    validation: Sequence[Label],
     settings: RewardSettings,
     seed: int,
     report: Report = silent,
     device: torch.device | None = None,
+    *,
+    checkpoints: Path | None = None,
+    start: Path | None = None,
 ) -> FittedRewardModel:
-    """Fits a Bradley-Terry reward model on rankings, starting from a pretrained model.
+    """Fits a reward model on labels, starting from a pretrained model or from an earlier reward model.
 
-    As in InstructGPT (Ouyang et al. 2022, equation 1) all pairs of a ranking share one batch
-    element; the head starts as in Stiennon et al. 2020. Kept apart: dropout is off, the loss is
-    weighted by ranking, and the epoch is chosen by validation likelihood.
+    As in InstructGPT (Ouyang et al. 2022, section 3.5) all pairs of a ranking share one batch element; the head starts
+    as in Stiennon et al. 2020. Kept apart: the likelihood is an ordered logit that knows ties, grades and scores
+    (`likelihood`), dropout is off, and the epoch is chosen by validation likelihood.
 
     Args:
         source: a Hugging Face name or folder, causal or encoder.
-        rankings: to learn from; rankings in which all responses are tied teach nothing.
-        validation: rankings of other prompts to choose the epoch by; may be empty.
+        labels: to learn from.
+        validation: labels of other prompts, to choose the epoch and the slope of probabilities by; may be empty.
+        checkpoints: a folder for resumable states; the newest there is continued, to the same bits.
+        start: the folder of an earlier reward model, for `settings.start`.
 
     Raises:
-        ValueError: if no ranking has a better and a worse response.
+        ValueError: if no label teaches anything, the loss is not finite, memory does not hold one label, or the
+            checkpoints belong to another fitting.
     """
-    taught, checked = ([one for one in given if teaches(one)] for given in (rankings, validation))
+    device = device or pick_device()
+    believed = [[_believed(one, settings) for one in given if teaches(one)] for given in (labels, validation)]
+    shape = shape_of([*believed[0], *believed[1]], annotators=settings.annotators == "learned")
+    taught, checked = (_weighing(own, shape, settings) for own in believed)
     if not taught:
-        raise ValueError("no ranking has a better and a worse response: there is nothing to fit")
-    reward_model = new_reward_model(
-        source,
-        seed,
-        device or pick_device(),
-        settings.max_tokens,
-        settings.precision,
+        raise ValueError(
+            f"none of the {len(labels)} labels says anything: there is nothing to fit. A label needs a weight above 0,"
+            " and an order of two responses or a score"
+        )
+    ways = _ways(settings, taught, checked, start)
+    tried: list[_Tried] = []
+    for number, way in enumerate(ways):
+        reward_model = _begin(way, source, start, shape, settings, seed, device)
+        fit = Fit(
+            reward_model,
+            encode_labels(reward_model, taught),
+            encode_labels(reward_model, checked),
+            _weighting(settings, way.set_weight),
+            settings,
+            seed,
+        )
+        folder = checkpoints / f"{way.set_weight}-{way.start}" if checkpoints and len(ways) > 1 else checkpoints
+        tried.append(_Tried(way, fit, _learn(fit, _of_several(report, number, len(ways)), folder)))
+        if len(ways) > 1:
+            reward_model.model.to("cpu")  # one model at a time on the device
+    kept = min(tried, key=lambda one: one.measured.get("validation/nll", 0.0))
+    kept.fit.reward_model.model.to(device)
+    return FittedRewardModel(
+        _finished(kept.fit), kept.course.best_epoch, kept.course.history, [one.row(one is kept) for one in tried]
     )
-    optimiser = torch.optim.AdamW(
-        reward_model.model.parameters(),
-        lr=settings.learning_rate,
-        eps=settings.adam_epsilon,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
-    steps = math.ceil(len(taught) / settings.batch_sets)
-    total = settings.epochs * steps
-    history: list[dict[str, float]] = []
-    best = Best(reward_model.model)
-    for epoch in range(settings.epochs):
-        losses = []
-        for step, batch in enumerate(shuffled_batches(taught, settings.batch_sets, seed, epoch)):
-            done = epoch * steps + step
-            optimiser.param_groups[0]["lr"] = learning_rate_at(done, total, settings)
-            metrics = optimise(reward_model, optimiser, batch, settings)
-            losses.append(metrics["loss"])
-            report(Progress("fit_reward_model", done + 1, total, metrics))
-        history.append({"epoch": epoch + 1, "loss": sum(losses) / len(losses)})
-        if checked:
-            scores = score_rankings(reward_model, checked)
-            history[-1]["validation/nll"] = mean_nll(scores, checked)
-            history[-1]["validation/accuracy"] = pairwise_accuracy(scores, checked, seed).value
-            best.consider(epoch + 1, history[-1]["validation/nll"])
-    return FittedRewardModel(reward_model, best.restore() or settings.epochs, history)
 
 
-class Best:
-    """Keeps the weights of the epoch with the lowest validation loss."""
+@dataclass(frozen=True)
+class _Tried:
+    way: Way
+    fit: Fit
+    course: Course
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        self._model = model
-        self._loss = math.inf
-        self._epoch: int | None = None
-        self._weights: dict[str, Tensor] = {}
+    @property
+    def measured(self) -> dict[str, float]:
+        """The metrics of the epoch that was kept."""
+        return self.course.history[self.course.best_epoch - 1]
 
-    def consider(self, epoch: int, loss: float) -> None:
-        """Keeps a copy of the weights as they are now if `loss` is the lowest so far."""
-        if loss < self._loss:
-            self._loss, self._epoch = loss, epoch
-            self._weights = {name: value.clone() for name, value in self._model.state_dict().items()}
-
-    def restore(self) -> int | None:
-        """Puts the best weights back and names their epoch; None if there never were any."""
-        if self._epoch is not None:
-            self._model.load_state_dict(self._weights)
-        return self._epoch
+    def row(self, kept: bool) -> dict[str, Any]:
+        """What is told of it."""
+        validation = {name: value for name, value in self.measured.items() if name.startswith("validation/")}
+        return {**asdict(self.way), "epochs": self.course.best_epoch, **validation, "kept": kept}
 
 
-def bradley_terry_loss(scores: Tensor, better: Tensor, worse: Tensor, weights: Tensor) -> Tensor:
-    """The weighted sum of -log sigma(r_better - r_worse) over pairs, a scalar.
-
-    Ouyang et al. 2022 ("InstructGPT"), equation 1; the likelihood is Bradley and Terry's (1952).
-
-    Args:
-        scores: r [responses].
-        better, worse: indices into `scores` [pairs].
-        weights: [pairs]; 1 / (pairs of the set) for the mean over each set.
-    """
-    return -(weights * functional.logsigmoid(scores[better] - scores[worse])).sum()
+def _believed(label: Label, settings: RewardSettings) -> Label:
+    """The label with its weight, where that is what says how far its annotator is believed."""
+    return label if settings.annotators == "given" else replace(label, weight=1.0)
 
 
-def score_rankings(reward_model: RewardModel, rankings: Sequence[Ranking]) -> list[Tensor]:
-    """Normalised scores [responses] of each ranking's responses, in the responses' order."""
-    flat = score_responses(
-        reward_model,
-        [ranking.prompt for ranking in rankings for _ in ranking.responses],
-        [response for ranking in rankings for response in ranking.responses],
-    )
-    return list(torch.split(flat, [len(ranking.responses) for ranking in rankings]))
+def _weighing(labels: Sequence[Label], shape: AnswerShape, settings: RewardSettings) -> list[Label]:
+    """The labels to which the settings leave any weight."""
+    places = [range(len(label.responses)) for label in labels]
+    weights = weights_of(observe(labels, places, shape, _weighting(settings, "1")))
+    return [label for label, weight in zip(labels, weights.tolist(), strict=True) if weight > 0]
 
 
-def pairwise_accuracy(scores: Sequence[Tensor], rankings: Sequence[Ranking], seed: int) -> Estimate:
-    """The share of a ranking's ordered pairs that the scores put the same way.
-
-    Pairs that people tied are left out; scores that are equal count half. `count` is the number
-    of pairs; the interval resamples prompts, since rankings of one prompt are not independent.
-    """
-    right: dict[str, float] = {}
-    pairs: dict[str, int] = {}
-    for own, ranking in zip(scores, rankings, strict=True):
-        prompt = json.dumps(ranking.prompt)
-        for better, worse in ranking.ordered_pairs():
-            difference = float(own[better] - own[worse])
-            right[prompt] = right.get(prompt, 0) + (difference > 0) + 0.5 * (difference == 0)
-            pairs[prompt] = pairs.get(prompt, 0) + 1
-    return bootstrap_ratio(torch.tensor([right[prompt] for prompt in pairs]), torch.tensor(list(pairs.values())), seed)
+def _ways(settings: RewardSettings, taught: Sequence[Label], checked: Sequence[Label], start: Path | None) -> list[Way]:
+    """All that are to be tried. Without validation labels nothing can be compared."""
+    set_weights: Sequence[SetWeight] = ("1",) if settings.set_weight == "validation" else (settings.set_weight,)
+    if settings.set_weight == "validation" and checked and len(set(map(_size, taught))) > 1:
+        set_weights = ("1", "k-1")
+    starts: Sequence[Start] = ("fresh",) if start is None or settings.start == "better" else (settings.start,)
+    if settings.start == "better" and checked and start is not None:
+        starts = ("fresh", "warm")
+    return [Way(set_weight, begin) for set_weight, begin in product(set_weights, starts)]
 
 
-def mean_nll(scores: Sequence[Tensor], rankings: Sequence[Ranking]) -> float:
-    """The weighted mean over rankings of -log sigma(r_better - r_worse), ties left out."""
-    total, weight = 0.0, 0.0
-    for own, ranking in zip(scores, rankings, strict=True):
-        if teaches(ranking):
-            total += float(bradley_terry_loss(own, *pair_table([ranking])))
-            weight += ranking.weight
-    return total / weight
+def _size(label: Label) -> int:
+    """K: where it is the same for all labels, 1 and K - 1 are the same weights."""
+    return max(max(len(one.ranked), len(one.scores)) for one in (label.overall, *label.criteria.values()))
 
 
-def pair_table(rankings: Sequence[Ranking]) -> tuple[Tensor, Tensor, Tensor]:
-    """better, worse and weight [pairs] over the rankings' responses laid end to end.
-
-    The weights of a ranking's pairs add up to the ranking's own, however many pairs it has.
-    """
-    better, worse, weights = [], [], []
-    start = 0
-    for ranking in rankings:
-        pairs = ranking.ordered_pairs()
-        better += [start + one for one, _ in pairs]
-        worse += [start + other for _, other in pairs]
-        weights += [ranking.weight / len(pairs)] * len(pairs)
-        start += len(ranking.responses)
-    return torch.tensor(better), torch.tensor(worse), torch.tensor(weights)
-
-
-def teaches(ranking: Ranking) -> bool:
-    """Whether a ranking says anything: a weight, and two responses that are not tied."""
-    return ranking.weight > 0 and len(ranking.groups) > 1
-
-
-def learning_rate_at(step: int, total: int, settings: RewardSettings) -> float:
-    """Climbs linearly over the warm-up and falls linearly to 0 at the end."""
-    warmup = max(1, round(settings.warmup_share * total))
-    return settings.learning_rate * min(1.0, (step + 1) / warmup) * (1 - step / total)
-
-
-def shuffled_batches(rankings: Sequence[Ranking], size: int, seed: int, epoch: int) -> list[list[Ranking]]:
-    """All rankings in the epoch's own order, `size` at a time; the last batch may be smaller."""
-    order = torch.randperm(len(rankings), generator=generator_for(seed, "epoch", epoch)).tolist()
-    return [[rankings[index] for index in order[start : start + size]] for start in range(0, len(order), size)]
-
-
-def optimise(
-    reward_model: RewardModel,
-    optimiser: torch.optim.Optimizer,
-    rankings: Sequence[Ranking],
+def _begin(
+    way: Way,
+    source: str,
+    start: Path | None,
+    shape: AnswerShape,
     settings: RewardSettings,
-) -> dict[str, float]:
-    """One optimiser step: the weighted mean over rankings of each one's mean over pairs.
+    seed: int,
+    device: torch.device,
+) -> RewardModel:
+    """The model as it is before the first step."""
+    fresh = new_reward_model(source, seed, device, shape, settings.max_tokens, settings.precision)
+    if way.start == "fresh" or start is None:
+        return fresh
+    return warm_started(fresh, load_reward_model(start, device, settings.precision))
 
-    Micro-batches of whole rankings only bound memory: each adds its share of that mean.
+
+@torch.no_grad()
+def warm_started(fresh: RewardModel, earlier: RewardModel) -> RewardModel:
+    """The earlier model's trunk and heads in the unit of log-odds, in which fitting starts, with fresh thresholds.
+
+    Outputs that the earlier model did not have start fresh.
     """
-    rows = [[encode(reward_model, ranking.prompt, response) for response in ranking.responses] for ranking in rankings]
-    total_weight = sum(ranking.weight for ranking in rankings)
-    groups = group_by_length(
-        [max(map(len, group)) for group in rows],
-        settings.micro_batch_tokens or token_budget(reward_model.model.device),
-        [len(group) for group in rows],
-    )
-    loss, right, pairs = 0.0, 0.0, 0
-    for group in groups:
-        better, worse, weights = pair_table([rankings[index] for index in group])
-        scores = raw_scores(reward_model, [row for index in group for row in rows[index]])
-        part = bradley_terry_loss(scores, better, worse, weights.to(scores)) / total_weight
-        part.backward()  # type: ignore[no-untyped-call]
-        loss += float(part.detach())
-        right += int((scores[better] > scores[worse]).sum())
-        pairs += len(better)
-    norm = nn.utils.clip_grad_norm_(reward_model.model.parameters(), settings.max_grad_norm)
-    optimiser.step()
-    optimiser.zero_grad()
-    return {
-        "loss": loss,
-        "accuracy": right / pairs,
-        "grad_norm": float(norm),
-        "learning_rate": optimiser.param_groups[0]["lr"],
-    }
+    layer = output_layer(earlier.model)
+    for parameter in layer.parameters():
+        parameter.mul_(earlier.answers.slopes[0])
+    for place, output in enumerate(fresh.outputs[1:]):
+        if earlier.heads is not None and fresh.heads is not None and output in earlier.outputs[1:]:
+            before = earlier.outputs.index(output) - 1
+            slope = earlier.answers.slopes[before + 1]
+            fresh.heads.weight[place] = earlier.heads.weight[before] * slope
+            fresh.heads.bias[place] = earlier.heads.bias[before] * slope
+    return replace(fresh, model=earlier.model, tokenizer=earlier.tokenizer)
+
+
+def _weighting(settings: RewardSettings, set_weight: SetWeight) -> Weighting:
+    return Weighting(set_weight, settings.implied_weight, settings.criteria_weight, settings.score_weight)
+
+
+def _of_several(report: Report, number: int, count: int) -> Report:
+    """Reports one of several fittings, which have equally many steps, as a part of all."""
+
+    def whole(progress: Progress) -> None:
+        report(replace(progress, done=number * progress.total + progress.done, total=count * progress.total))
+
+    return whole
+
+
+def _learn(fit: Fit, report: Report, checkpoints: Path | None) -> Course:
+    """Learns all weights, or adapters that are merged at the end."""
+    settings, model = fit.settings, fit.reward_model.model
+    with ExitStack() as stack:
+        if settings.lora_rank is not None:
+            stack.enter_context(low_rank_adapters(model, settings.lora_rank, settings.lora_alpha, fit.seed))
+        if settings.gradient_checkpointing:
+            stack.enter_context(recomputed_layers(model))
+        return learn(fit, report, checkpoints)
+
+
+def _finished(fit: Fit) -> RewardModel:
+    """With probabilities calibrated on the validation labels, and the posterior of the head."""
+    reward_model = fit.reward_model
+    if fit.checked.labels:
+        calibrate(reward_model.answers, *validation_outputs(fit))
+    if not fit.settings.posterior:
+        return reward_model
+    return replace(reward_model, posterior=head_posterior(reward_model, fit.taught, fit.weighting))

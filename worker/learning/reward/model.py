@@ -1,44 +1,54 @@
-"""What score does a reward model give a response? The model, its scale, and its folder."""
+"""What score does a reward model give a response, and how sure is it? The model, its scale, and its folder."""
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from worker.learning.batches import group_by_length, pad, token_budget
+from worker.learning.batches import token_budget
 from worker.learning.checkpoints import written_aside
-from worker.learning.models import Precision, autocast, encode_prompt, load_tokenizer
+from worker.learning.models import Precision
 from worker.learning.records import Prompt
+from worker.learning.reward.backbone import (
+    load_backbone,
+    load_classifier,
+    load_reward_tokenizer,
+    longest_text,
+    output_layer,
+)
+from worker.learning.reward.encoding import Encoded, EncodedSet, encode_sets
+from worker.learning.reward.forward import Forward
+from worker.learning.reward.likelihood import AnswerModel
+from worker.learning.reward.memory import free_memory, no_room, ran_out_of_memory
+from worker.learning.reward.normalisation import Normalisation, gain_and_offset
+from worker.learning.reward.observations import AnswerShape
+from worker.learning.reward.uncertainty import Posterior
 from worker.learning.seeds import generator_for
 
-SCALE_FILE = "reward.json"
+REWARD_FACTS = "reward.json"
+REWARD_TENSORS = "reward.safetensors"
 
-
-@dataclass(frozen=True)
-class Normalisation:
-    """The scale of the scores: version 0 has mean 0 and a deviation of 1 within a prompt.
-
-    Bradley-Terry fixes only differences of scores within a prompt, so the unit comes from stored
-    samples of version 0: score = gain * raw + offset. `gain` is already inside the saved head.
-    """
-
-    gain: float = 1.0
-    offset: float = 0.0
-    prompts: int = 0
-    samples: int = 0
+Set = tuple[Prompt, Sequence[str]]
 
 
 @dataclass(frozen=True)
 class RewardModel:
-    """A sequence classifier with one output, its tokenizer, and what turns outputs into scores."""
+    """A sequence classifier with one output, its tokenizer, and what turns features into scores and probabilities."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    answers: AnswerModel
+    heads: nn.Linear | None = None
+    """The outputs after the overall one, on the same features."""
+    posterior: Posterior | None = None
     normalisation: Normalisation = field(default_factory=Normalisation)
     max_tokens: int = 1_024
     """Longer dialogues lose their beginning."""
@@ -46,30 +56,111 @@ class RewardModel:
     """The most tokens, padding included, that are scored at once; None lets the device say."""
     precision: Precision = "auto"
 
+    @cached_property
+    def forward(self) -> Forward:
+        """Runs the backbone over sets of responses."""
+        return Forward(self.model, self.tokenizer, self.precision)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What each output stands for; the first is the overall one."""
+        return self.answers.shape.outputs
+
+    @property
+    def limit(self) -> int:
+        """The most tokens of a prompt and one response together."""
+        return longest_text(self.model, self.max_tokens)
+
+    def read(self, features: Tensor) -> Tensor:
+        """The outputs [responses, outputs], not yet moved to the zero of the scores, of features [responses, width]."""
+        overall: Tensor = output_layer(self.model)(features)
+        return overall if self.heads is None else torch.cat([overall, self.heads(features)], dim=1)
+
     def __call__(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Tensor:
         """Normalised scores [responses]; response i answers prompt i."""
         return score_responses(self, prompts, responses)
 
 
 def score_responses(reward_model: RewardModel, prompts: Sequence[Prompt], responses: Sequence[str]) -> Tensor:
-    """Normalised scores [responses] on the CPU; response i answers prompt i."""
-    if len(prompts) != len(responses):
-        raise ValueError(f"{len(prompts)} prompts do not match {len(responses)} responses")
-    rows = [encode(reward_model, prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
-    scores = torch.zeros(len(rows))
-    budget = reward_model.batch_tokens or 2 * token_budget(reward_model.model.device)
-    with torch.no_grad():
-        for group in group_by_length([len(row) for row in rows], budget):
-            scores[group] = raw_scores(reward_model, [rows[index] for index in group]).cpu()
-    return scores + reward_model.normalisation.offset
+    """Normalised scores [responses] on the CPU; response i answers prompt i.
+
+    Raises:
+        ValueError: if there are not as many prompts as responses.
+    """
+    return all_outputs(reward_model, _singles(prompts, responses))[:, 0]
+
+
+def scores_and_deviations(
+    reward_model: RewardModel, prompts: Sequence[Prompt], responses: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    """Normalised scores [responses] and their standard deviations [responses], both on the CPU.
+
+    Raises:
+        ValueError: if there are not as many prompts as responses, or the model was fitted without a posterior.
+    """
+    posterior = reward_model.posterior
+    if posterior is None:
+        raise ValueError("this reward model does not know how sure it is: fit it with posterior switched on")
+    encoded = _encode(reward_model, _singles(prompts, responses))
+
+    def read(features: Tensor) -> Tensor:
+        return torch.stack([reward_model.read(features)[:, 0], posterior.deviations(features).to(features)], dim=1)
+
+    both = read_features(reward_model, encoded.sets, read)[_flat(encoded)]
+    return both[:, 0] + reward_model.normalisation.offset, both[:, 1]
+
+
+def all_outputs(reward_model: RewardModel, sets: Sequence[Set]) -> Tensor:
+    """All outputs [responses, outputs] on the CPU of prompts with their responses, the overall one normalised."""
+    encoded = _encode(reward_model, sets)
+    outputs = read_features(reward_model, encoded.sets, reward_model.read)[_flat(encoded)]
+    outputs[:, 0] += reward_model.normalisation.offset
+    return outputs
+
+
+@torch.no_grad()
+def read_features(reward_model: RewardModel, sets: Sequence[EncodedSet], read: Callable[[Tensor], Tensor]) -> Tensor:
+    """`read` of the features [responses, width] of all sets, in fp32 on the CPU, as many at a time as memory holds.
+
+    Raises:
+        ValueError: if memory does not hold one set.
+    """
+    device = reward_model.model.device
+    budget = scoring_budget(reward_model)
+    parts: dict[int, Tensor] = {}
+    while left := [index for index in range(len(sets)) if index not in parts]:
+        groups = reward_model.forward.micro_batches([sets[index] for index in left], budget)
+        for group in groups:
+            chosen = [left[index] for index in group]
+            try:
+                values = read(reward_model.forward.features([sets[index] for index in chosen])).float().cpu()
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out_of_memory(error):
+                    raise
+                if len(group) == 1:
+                    raise no_room(device) from error
+                budget = min(budget, sum(sets[index].tokens for index in chosen)) // 2
+                break
+            counts = [len(sets[index].response_ids) for index in chosen]
+            parts.update(zip(chosen, torch.split(values, counts), strict=True))
+        else:
+            break
+        free_memory(device)
+    width = len(reward_model.outputs)
+    return torch.cat([parts[index] for index in range(len(sets))]) if sets else torch.zeros(0, width)
+
+
+def scoring_budget(reward_model: RewardModel) -> int:
+    """The tokens in one forward without gradients, where there is room for more than with them."""
+    return reward_model.batch_tokens or 2 * token_budget(reward_model.model.device)
 
 
 def normalise(reward_model: RewardModel, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> RewardModel:
     """Gives scores the zero and the unit of version 0's samples.
 
-    The unit is the pooled deviation within prompts; the zero is the mean over prompts. The gain
-    is folded into the head, in place, so the model has the unit wherever it is loaded; the offset
-    stands beside it.
+    The unit is the pooled deviation within prompts; the zero is the mean over prompts. The gain is folded into the
+    heads, in place, so the model has the unit wherever it is loaded; the offset stands beside it. Probabilities stay
+    as they were.
 
     Args:
         reward_model: as fitted; normalising twice changes nothing.
@@ -79,115 +170,87 @@ def normalise(reward_model: RewardModel, prompts: Sequence[Prompt], responses: S
     Raises:
         ValueError: if the scores do not differ within any prompt.
     """
-    scores = score_responses(
-        reward_model,
-        [prompt for prompt, group in zip(prompts, responses, strict=True) for _ in group],
-        [response for group in responses for response in group],
-    )
+    counts = [len(group) for group in responses]
+    sets = list(zip(prompts, responses, strict=True))
+    scores = all_outputs(reward_model, sets)[:, 0]
     before = reward_model.normalisation
-    gain, offset = gain_and_offset(torch.split(scores, [len(group) for group in responses]))
-    with torch.no_grad():
-        for parameter in output_layer(reward_model.model).parameters():
-            parameter.mul_(gain)
+    gain, offset = gain_and_offset(torch.split(scores, counts))
+    posterior = reward_model.posterior
+    if posterior is not None:
+        encoded = _encode(reward_model, sets)
+        features = read_features(reward_model, encoded.sets, lambda own: own)[_flat(encoded)]
+        posterior = posterior.centred(features, counts).rescaled(gain)
+    rescale(reward_model, gain)
     normalisation = Normalisation(gain * before.gain, gain * before.offset + offset, len(prompts), len(scores))
-    return replace(reward_model, normalisation=normalisation)
+    return replace(reward_model, normalisation=normalisation, posterior=posterior)
 
 
-def gain_and_offset(scores: Sequence[Tensor]) -> tuple[float, float]:
-    """The gain and offset for which gain * s + offset has mean 0 and a deviation of 1 within prompts.
-
-    The pooled deviation is sqrt(sum (s - mean of its prompt)^2 / sum (n - 1)).
-
-    Args:
-        scores: the scores [samples] of each prompt.
-
-    Raises:
-        ValueError: if the scores do not differ within any prompt.
-    """
-    squares = sum(float((own - own.mean()).square().sum()) for own in scores)
-    freedom = sum(len(own) - 1 for own in scores)
-    if freedom == 0 or squares == 0:
-        raise ValueError(
-            "the scores do not differ within any prompt: normalising needs a prompt with two different responses"
-        )
-    gain = math.sqrt(freedom / squares)
-    mean = sum(float(own.mean()) for own in scores) / len(scores)
-    return gain, -gain * mean
+@torch.no_grad()
+def rescale(reward_model: RewardModel, gain: float) -> None:
+    """Multiplies all outputs by `gain`, in place; what they say of answers stays."""
+    for layer in (output_layer(reward_model.model), reward_model.heads):
+        if layer is not None:
+            for parameter in layer.parameters():
+                parameter.mul_(gain)
+    reward_model.answers.rescale(gain)
 
 
 def new_reward_model(
     source: str,
     seed: int,
     device: torch.device,
+    shape: AnswerShape,
     max_tokens: int = 1_024,
     precision: Precision = "auto",
 ) -> RewardModel:
-    """A pretrained model, causal or encoder, with a fresh head: w from N(0, 1/(d + 1)), b = 0.
+    """A pretrained model, causal or encoder, with fresh heads; see `backbone.load_backbone`.
 
-    As in lm-human-preferences, where 1/sqrt(d + 1) is the deviation; Stiennon et al. 2020 print
-    the same figure as the variance. Dropout is off for good, also while fitting.
+    Raises:
+        ValueError: if there is no such model.
     """
     tokenizer = load_reward_tokenizer(source)
-    model = _load_classifier(source)
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(len(tokenizer))
-    # The score is read at the last token that is not this one, so it must not be the end token.
-    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-    head = output_layer(model)
-    noise = torch.randn(head.weight.shape, generator=generator_for(seed, "reward head"))
+    model = load_backbone(source, tokenizer, seed)
+    width = output_layer(model).in_features
+    return RewardModel(
+        model.to(device),
+        tokenizer,
+        AnswerModel(shape).to(device),
+        _new_heads(width, len(shape.outputs) - 1, seed, device),
+        max_tokens=max_tokens,
+        precision=precision,
+    )
+
+
+def _new_heads(width: int, count: int, seed: int, device: torch.device) -> nn.Linear | None:
+    if not count:
+        return None
+    heads = nn.Linear(width, count)
+    noise = torch.randn(heads.weight.shape, generator=generator_for(seed, "further heads"))
     with torch.no_grad():
-        head.weight.copy_(noise / math.sqrt(head.in_features + 1))
-        if head.bias is not None:
-            head.bias.zero_()
-    return RewardModel(model.to(device).eval(), tokenizer, max_tokens=max_tokens, precision=precision)
+        heads.weight.copy_(noise / math.sqrt(width + 1))
+        heads.bias.zero_()
+    return heads.to(device)
 
 
-def output_layer(model: PreTrainedModel) -> nn.Linear:
-    """The layer that gives the score: the last linear layer with one output."""
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer.out_features == 1]
-    if not layers:
-        raise ValueError(f"{type(model).__name__} has no output layer with one score")
-    return layers[-1]
+def save_reward_model(reward_model: RewardModel, folder: Path, card: Mapping[str, Any] | None = None) -> None:
+    """Writes a folder that AutoModelForSequenceClassification loads: one output, the overall score without its offset.
 
-
-def encode(reward_model: RewardModel, prompt: Prompt, response: str) -> list[int]:
-    """Prompt, response and end token; for an encoder, its own marks around the two.
-
-    What is too long loses its beginning, since the response and its end decide the score. Names of
-    special tokens inside a response are ordinary text.
+    Beside it stand `reward.json` (scale, limit, what outputs mean, thresholds, annotators, and the `card`) and
+    `reward.safetensors` (further outputs, posterior).
     """
-    tokenizer = reward_model.tokenizer
-    before = encode_prompt(tokenizer, prompt)
-    written = tokenizer(response, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    room = getattr(reward_model.model.config.get_text_config(), "max_position_embeddings", None)
-    limit = min(reward_model.max_tokens, room or reward_model.max_tokens)
-    if tokenizer.cls_token_id is None:
-        return [*before, *written, tokenizer.eos_token_id][-limit:]
-    tail = [*before, tokenizer.sep_token_id, *written, tokenizer.sep_token_id][1 - limit :]
-    return [tokenizer.cls_token_id, *tail]
-
-
-def raw_scores(reward_model: RewardModel, rows: Sequence[Sequence[int]]) -> Tensor:
-    """The model's outputs [rows] in fp32, each read at its row's last real token.
-
-    Rows are padded on the right, where every architecture counts positions as it does without
-    padding.
-    """
-    model = reward_model.model
-    batch = pad(rows, int(reward_model.tokenizer.pad_token_id), model.device)
-    with autocast(model.device, reward_model.precision):
-        output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-    scores: Tensor = output.logits.float().squeeze(-1)
-    return scores
-
-
-def save_reward_model(reward_model: RewardModel, folder: Path) -> None:
-    """Writes a folder that AutoModelForSequenceClassification loads, with scale and limit in `reward.json`."""
+    heads, posterior = reward_model.heads, reward_model.posterior
+    tensors = {f"heads.{name}": value for name, value in heads.state_dict().items()} if heads is not None else {}
+    facts = {
+        **asdict(reward_model.normalisation),
+        "max_tokens": reward_model.max_tokens,
+        "answers": reward_model.answers.facts(),
+        "card": dict(card or {}),
+    }
     with written_aside(folder) as aside:
         reward_model.model.save_pretrained(aside)
         reward_model.tokenizer.save_pretrained(aside)
-        scale = asdict(reward_model.normalisation) | {"max_tokens": reward_model.max_tokens}
-        (aside / SCALE_FILE).write_text(json.dumps(scale, indent=2) + "\n")
+        save_file(tensors | (posterior.tensors() if posterior is not None else {}), aside / REWARD_TENSORS)
+        (aside / REWARD_FACTS).write_text(json.dumps(facts, indent=2) + "\n")
 
 
 def load_reward_model(folder: Path, device: torch.device, precision: Precision = "auto") -> RewardModel:
@@ -196,30 +259,37 @@ def load_reward_model(folder: Path, device: torch.device, precision: Precision =
     Raises:
         ValueError: if the folder does not hold a reward model.
     """
-    file = folder / SCALE_FILE
-    if not file.is_file():
-        raise ValueError(f"{folder} is no reward model of ours: it has no {SCALE_FILE}")
-    model = _load_classifier(str(folder))
-    scale = json.loads(file.read_text())
-    max_tokens = int(scale.pop("max_tokens"))
-    tokenizer = load_reward_tokenizer(str(folder))
+    if not (folder / REWARD_FACTS).is_file():
+        raise ValueError(f"{folder} is no reward model of ours: it has no {REWARD_FACTS}")
+    facts = json.loads((folder / REWARD_FACTS).read_text())
+    tensors = load_file(folder / REWARD_TENSORS)
+    model = load_classifier(str(folder)).to(device)
+    answers = AnswerModel.from_facts(facts["answers"]).to(device)
+    heads = _new_heads(output_layer(model).in_features, len(answers.shape.outputs) - 1, 0, device)
+    if heads is not None:
+        heads.load_state_dict({name: tensors[f"heads.{name}"] for name in heads.state_dict()})
+    posterior = Posterior.from_tensors(tensors)
     return RewardModel(
-        model.to(device).eval(), tokenizer, Normalisation(**scale), max_tokens=max_tokens, precision=precision
+        model,
+        load_reward_tokenizer(str(folder)),
+        answers,
+        heads,
+        posterior.to(device) if posterior is not None else None,
+        Normalisation(*(facts[name] for name in ("gain", "offset", "prompts", "samples"))),
+        max_tokens=facts["max_tokens"],
+        precision=precision,
     )
 
 
-def load_reward_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """A tokenizer for scoring. An encoder's marks a text by [CLS] and [SEP] and needs no end token."""
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
-    marked = None not in {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id}
-    return tokenizer if marked else load_tokenizer(source)
+def _singles(prompts: Sequence[Prompt], responses: Sequence[str]) -> list[Set]:
+    if len(prompts) != len(responses):
+        raise ValueError(f"{len(prompts)} prompts do not match {len(responses)} responses")
+    return [(prompt, [response]) for prompt, response in zip(prompts, responses, strict=True)]
 
 
-def _load_classifier(source: str) -> PreTrainedModel:
-    try:
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-            source, num_labels=1, dtype=torch.float32, use_safetensors=True
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f'no reward model can be loaded from "{source}" (in safetensors): {error}') from error
-    return model
+def _encode(reward_model: RewardModel, sets: Sequence[Set]) -> Encoded:
+    return encode_sets(reward_model.tokenizer, reward_model.limit, sets)
+
+
+def _flat(encoded: Encoded) -> list[int]:
+    return [place for own in encoded.places for place in own]

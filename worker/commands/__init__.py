@@ -1,0 +1,9 @@
+"""Which learning steps run from files alone, without a server? `prefloop pretrain`, `sft` and `reward`."""
+
+import click
+
+from worker.commands.training import pretrain, sft
+
+__all__ = ["learning_commands", "pretrain", "sft"]
+
+learning_commands: list[click.Command] = [pretrain, sft]

@@ -1,0 +1,60 @@
+"""How does a command of learning speak to a person? Options, errors and a progress bar, on standard error."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
+from transformers.utils import logging as transformers_logging
+
+from worker.learning.progress import Progress, Report
+
+console = Console(stderr=True)
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+def option(name: str, default: float | str, text: str, choices: list[str] | None = None) -> click.Option:
+    """An option with a default that its help shows."""
+    kind = click.Choice(choices) if choices else None
+    return click.Option([name], default=default, show_default=True, help=text, type=kind)
+
+
+@contextmanager
+def clear_errors(stopped: str = "the same command goes on from its last checkpoint (one a minute)") -> Iterator[None]:
+    """Bad input ends with its own sentence, a keyboard interrupt with what is left of the work."""
+    try:
+        yield
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        raise click.ClickException(f"stopped; {stopped}") from None
+
+
+@contextmanager
+def progress_bar() -> Iterator[Report]:
+    """Gives a callback that moves a bar with the figures that learning reports."""
+    transformers_logging.disable_progress_bar()  # it would break ours
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[metrics]}"),
+    )
+    with ProgressBar(*columns, console=console) as bar:
+        task = bar.add_task("reading", total=None, metrics="")
+        shown: dict[str, float] = {}
+
+        def report(progress: Progress) -> None:
+            shown.update(progress.metrics)
+            metrics = "  ".join(
+                f"{name} {shown[name]:.3f}" for name in ("loss", "accuracy", "held_out_loss") if name in shown
+            )
+            bar.update(task, description=progress.phase, total=progress.total, completed=progress.done, metrics=metrics)
+
+        yield report

@@ -1,5 +1,6 @@
 """Where do weights lie? In folders below one URI, written aside before any row names them."""
 
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,6 +47,16 @@ def discard_earlier(run: Run, attempt: int) -> None:
             files.rm(place, recursive=True)
 
 
+def states(run: Run, name: str) -> Path:
+    """The folder of this machine where a run keeps what its next attempt goes on from."""
+    return _states(run) / name
+
+
+def discard_states(run: Run) -> None:
+    """Remove what a run that has ended kept for its next attempt."""
+    shutil.rmtree(_states(run), ignore_errors=True)
+
+
 def local(uri: str, content_hash: str | None = None) -> str:
     """What `from_pretrained` loads: a hub name or local folder as it is, anything remote from a local copy of it.
 
@@ -62,6 +73,10 @@ def local(uri: str, content_hash: str | None = None) -> str:
     if content_hash is not None and hash_folder(folder) != content_hash:
         raise ValueError(f"the files of {uri} are not those that were stored: their hash differs")
     return str(folder)
+
+
+def _states(run: Run) -> Path:
+    return settings().home.absolute() / "states" / f"run-{run.id}"
 
 
 def _attempt_uri(run: Run, attempt: int) -> str:

@@ -31,6 +31,17 @@ def reward_models_of_round(session: Session, round_: Round) -> dict[RewardModelP
     return {model.purpose: model for model in session.scalars(query)}
 
 
+def previous_training_model(session: Session, round_: Round) -> RewardModel | None:
+    """The newest training reward model of an earlier round, which a fit may start from; none that is tainted."""
+    query = select(RewardModel).where(
+        RewardModel.project_id == round_.project_id,
+        RewardModel.round_id < round_.id,
+        RewardModel.purpose == RewardModelPurpose.TRAINING,
+        RewardModel.tainted_at.is_(None),
+    )
+    return session.scalar(query.order_by(RewardModel.id.desc()).limit(1))
+
+
 def add_reward_model(
     session: Session,
     round_: Round,

@@ -128,7 +128,9 @@ def _model_fields(
 
 
 def _default(info: FieldInfo) -> str:
-    """What an override that is left empty means."""
+    """What an override that is left empty means, and the words that may stand there."""
+    if get_origin(info.annotation) is Literal:
+        return f"{info.default} ({' / '.join(get_args(info.annotation))})"
     return "" if info.default is None else f"{info.default:g}" if isinstance(info.default, float) else str(info.default)
 
 

@@ -45,7 +45,7 @@ from worker.attempt import Attempt
 from worker.learning.checkpoints import hash_folder
 from worker.learning.ppo import PPOSettings
 from worker.learning.progress import Progress
-from worker.learning.reward.fitting import RewardSettings
+from worker.learning.reward.settings import RewardSettings
 from worker.steps import STEPS
 
 Committed = sessionmaker[Session]
@@ -150,13 +150,13 @@ def test_both_reward_models_are_fitted_apart_and_share_a_scale(
         stored = {prompt_id: [response.text for response in own] for prompt_id, own in reference.items()}
     assert round_.state is RoundState.IMPROVING
     training, evaluation = models[RewardModelPurpose.TRAINING], models[RewardModelPurpose.EVALUATION]
-    assert training.card["rankings"] == {
+    assert training.card["labels"] == {
         "fitted_on": labels[Split.TRAIN],
         "chosen_on": labels[Split.VALIDATION],
         "test": labels[Split.TEST],
     }
-    assert evaluation.card["rankings"]["fitted_on"] == labels[Split.VALIDATION]
-    assert evaluation.card["rankings"]["chosen_on"] == 0
+    assert evaluation.card["labels"]["fitted_on"] == labels[Split.VALIDATION]
+    assert evaluation.card["labels"]["chosen_on"] == 0
     for model in models.values():
         assert 0 <= model.card["accuracy_low"] <= model.card["accuracy"] <= model.card["accuracy_high"] <= 1
         assert hash_folder(Path(model.uri)) == model.content_hash

@@ -1,7 +1,10 @@
 """What do the labels prefer? A training reward model for PPO, and an evaluation one that PPO never sees."""
 
+import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -9,26 +12,21 @@ from sqlalchemy.orm import Session
 from app.database import transaction
 from app.domain import reward_models, rounds, runs, samples, snapshots
 from app.language import mark
-from app.tables import Prompt, ResponsePurpose, RewardModelPurpose, Snapshot, Split
+from app.tables import Prompt, ResponsePurpose, RewardModel, RewardModelPurpose, Snapshot, Split
 from worker import artifacts
 from worker.attempt import Attempt
-from worker.learning.records import Message, Ranking
-from worker.learning.reward.fitting import fit_reward_model, pairwise_accuracy, score_rankings, teaches
-from worker.learning.reward.model import Normalisation, RewardModel, normalise, save_reward_model
+from worker.learning.records import Label, Message
+from worker.learning.reward.card import reward_card
+from worker.learning.reward.fitting import FittedRewardModel, fit_reward_model
+from worker.learning.reward.model import Normalisation, normalise, save_reward_model
+from worker.learning.reward.observations import teaches
 from worker.learning.seeds import derive_seed
-from worker.steps.inputs import (
-    RoundInputs,
-    as_messages,
-    as_new_sample,
-    as_rankings,
-    load_policy,
-    read_prompts,
-    read_round,
-)
+from worker.steps.inputs import RoundInputs, as_messages, as_new_sample, load_policy, read_prompts, read_round
 from worker.steps.sample_responses import distinct_samples
+from worker.steps.taught import as_labels
 
-LEAST_EVALUATION_RANKINGS = 10
-"""Rankings of validation prompts below which no evaluation reward model is fitted."""
+LEAST_EVALUATION_LABELS = 10
+"""Labels of validation prompts below which no evaluation reward model is fitted."""
 
 _IS_FITTED = {
     RewardModelPurpose.TRAINING: mark("the training reward model is fitted"),
@@ -37,7 +35,7 @@ _IS_FITTED = {
 _REFERENCE_PROMPTS = 64
 _REFERENCE_SAMPLES = 4
 
-Rankings = Mapping[Split, Sequence[Ranking]]
+Labels = Mapping[Split, Sequence[Label]]
 
 
 @dataclass(frozen=True)
@@ -59,22 +57,22 @@ class Fitted:
 
 
 def fit_reward_models(attempt: Attempt) -> None:
-    """Both reward models of the round, from the project's base model, on the round's snapshot."""
+    """Both reward models of the round, on the round's snapshot."""
     with transaction() as session:
         inputs = read_round(session, attempt)
-        rankings = read_rankings(session, inputs)
+        labels = read_labels(session, inputs)
+        earlier = reward_models.previous_training_model(session, inputs.round)
         stored = _stored_reference(session, inputs)
         train_prompts = read_prompts(session, inputs.round.project_id, Split.TRAIN)
     reference = stored or _sample_reference(attempt, inputs, train_prompts)
-    fitted = {RewardModelPurpose.TRAINING: _fit(attempt, inputs, RewardModelPurpose.TRAINING, rankings, reference)}
-    enough = sum(map(teaches, rankings[Split.VALIDATION])) >= LEAST_EVALUATION_RANKINGS
-    if enough:
-        purpose = RewardModelPurpose.EVALUATION
-        fitted[purpose] = _fit(attempt, inputs, purpose, rankings, reference)
+    training, evaluation = RewardModelPurpose.TRAINING, RewardModelPurpose.EVALUATION
+    fitted = {training: _fit(attempt, inputs, training, labels, reference, earlier)}
+    if len(labels[Split.VALIDATION]) >= LEAST_EVALUATION_LABELS:
+        fitted[evaluation] = _fit(attempt, inputs, evaluation, labels, reference)
     else:
-        fitted[RewardModelPurpose.TRAINING].card["note"] = (
-            f"No evaluation reward model: it needs {LEAST_EVALUATION_RANKINGS} rankings of validation prompts, and"
-            f" there are {len(rankings[Split.VALIDATION])}. The round's policies are scored by this model alone, which"
+        fitted[training].card["note"] = (
+            f"No evaluation reward model: it needs {LEAST_EVALUATION_LABELS} labels of validation prompts, and"
+            f" there are {len(labels[Split.VALIDATION])}. The round's policies are scored by this model alone, which"
             " PPO climbed; labels of test prompts are never fitted on."
         )
     with transaction() as session:
@@ -102,34 +100,44 @@ def fit_reward_models(attempt: Attempt) -> None:
             )
             runs.note(run, f"{purpose} reward model: {_in_words(one.card)}")
         rounds.finish_step(session, run.id, attempt.number)
+    artifacts.discard_states(inputs.run)
 
 
-def read_rankings(session: Session, inputs: RoundInputs) -> dict[Split, list[Ranking]]:
-    """The rankings of the round's snapshot, by the split of their prompts.
+def read_labels(session: Session, inputs: RoundInputs) -> dict[Split, list[Label]]:
+    """What the labels of the round's snapshot teach, by the split of their prompts.
 
     Raises ValueError where no train prompt has one that teaches: nothing need be sampled before that is said.
     """
     snapshot = session.get_one(Snapshot, inputs.round.snapshot_id)
-    rankings = {
-        split: [one for ranked in snapshots.rankings(session, snapshot, split) for one in as_rankings(ranked)]
-        for split in Split
-    }
-    if not any(map(teaches, rankings[Split.TRAIN])):
+    labels: dict[Split, list[Label]] = {split: [] for split in Split}
+    for ranked in snapshots.each_ranking(session, snapshot):
+        weight = ranked.believed if inputs.reward.annotators == "given" else 1.0
+        labels[ranked.split] += filter(teaches, as_labels(ranked, weight))
+    if not labels[Split.TRAIN]:
         raise ValueError(
-            "no label of a train prompt puts one response above another, and none corrects one: label more"
-            " comparisons, with a form that asks for an order or for corrections"
+            "no label of a train prompt says anything of its responses that counts: label more comparisons, with a form"
+            " that asks for an order, for scores or for corrections, by annotators whose labels weigh more than 0"
         )
-    return rankings
+    return labels
 
 
 def _fit(
-    attempt: Attempt, inputs: RoundInputs, purpose: RewardModelPurpose, rankings: Rankings, reference: ReferenceSet
+    attempt: Attempt,
+    inputs: RoundInputs,
+    purpose: RewardModelPurpose,
+    labels: Labels,
+    reference: ReferenceSet,
+    earlier: RewardModel | None = None,
 ) -> Fitted:
-    """Fit on train labels with choices on validation ones; the evaluation model on validation labels alone."""
+    """Fit on train labels with choices on validation ones; the evaluation model on validation labels alone.
+
+    Only the training model may start from an `earlier` one, which would bring its train labels along.
+    """
     is_training = purpose is RewardModelPurpose.TRAINING
-    taught = rankings[Split.TRAIN if is_training else Split.VALIDATION]
-    checked = rankings[Split.VALIDATION] if is_training else ()
+    fitted_on = Split.TRAIN if is_training else Split.VALIDATION
+    taught, checked = labels[fitted_on], labels[Split.VALIDATION] if is_training else []
     seed = derive_seed(inputs.round.seed, "fit", purpose.value)
+    start = earlier if inputs.reward.start != "fresh" else None
     result = fit_reward_model(
         artifacts.local(inputs.base.uri, inputs.base.content_hash),
         taught,
@@ -138,42 +146,56 @@ def _fit(
         seed,
         attempt.named(_IS_FITTED[purpose]),
         attempt.device,
+        checkpoints=artifacts.states(inputs.run, f"{purpose}-{_digest(taught, checked)}"),
+        start=Path(artifacts.local(start.uri, start.content_hash)) if start else None,
     )
     attempt.flush()
     model = normalise(result.reward_model, reference.prompts, reference.responses)
-    artifact = artifacts.store(
-        inputs.run, attempt.number, f"{purpose}-reward-model", lambda folder: save_reward_model(model, folder)
-    )
     card = {
-        **accuracy_on(model, rankings[Split.TEST], seed),
-        "rankings": {
+        **reward_card(model, labels[Split.TEST], seed),
+        "labels": {
             mark("fitted_on"): len(taught),
             mark("chosen_on"): len(checked),
-            "test": len(rankings[Split.TEST]),
+            "test": len(labels[Split.TEST]),
         },
+        "annotators": _annotators(taught, model.answers.facts()),
         mark("corrections"): sum(one.implied for one in taught),
-        "fitted_on": Split.TRAIN if is_training else Split.VALIDATION,
-        mark("epochs"): result.epochs,
-        "history": result.history,
+        "fitted_on": fitted_on,
+        **_course(result, start),
         "normalised_on": {"prompts": model.normalisation.prompts, "samples": model.normalisation.samples},
         "settings": asdict(inputs.reward),
         mark("seed"): seed,
     }
+    artifact = artifacts.store(
+        inputs.run, attempt.number, f"{purpose}-reward-model", lambda folder: save_reward_model(model, folder, card)
+    )
     return Fitted(model.normalisation, artifact, card)
 
 
-def accuracy_on(model: RewardModel, test: Sequence[Ranking], seed: int) -> dict[str, float | int | None]:
-    """The share of ordered pairs of test prompts that the model puts as people did, with its 95 % interval."""
-    checked = [ranking for ranking in test if teaches(ranking)]
-    if not checked:
-        return {"accuracy": None, "accuracy_low": None, "accuracy_high": None, "accuracy_pairs": 0}
-    estimate = pairwise_accuracy(score_rankings(model, checked), checked, seed)
+def _annotators(taught: Sequence[Label], answers: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """How far each annotator was believed, by pseudonym: the weight of a label, and where it was learned, why."""
+    learned = (answers["annotators"] or {"each": {}})["each"]
+    count = Counter(label.annotator for label in taught if not label.implied)
+    weights = {label.annotator: label.weight for label in taught}
+    return [
+        {"annotator": name, "labels": count[name], "weight": weights[name], **learned.get(name, {})}
+        for name in sorted(weights, key=lambda name: int(name or 0))
+    ]
+
+
+def _course(result: FittedRewardModel, start: RewardModel | None) -> dict[str, Any]:
+    """How the fitting went."""
     return {
-        "accuracy": estimate.value,
-        "accuracy_low": estimate.low,
-        "accuracy_high": estimate.high,
-        "accuracy_pairs": estimate.count,
+        mark("epochs"): result.epochs,
+        "history": result.history,
+        "choices": result.choices,
+        "start": start.id if start else None,
     }
+
+
+def _digest(*labels: Sequence[Label]) -> str:
+    """What was learned from, in a name: where an admin weighs annotators anew, the next attempt begins anew."""
+    return hashlib.sha256(repr(labels).encode()).hexdigest()[:16]
 
 
 def _stored_reference(session: Session, inputs: RoundInputs) -> ReferenceSet | None:

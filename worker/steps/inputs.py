@@ -1,6 +1,6 @@
 """How do rows become what learning functions take? Rounds, prompts, policies and settings, read and turned."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from app.domain import policies
 from app.domain.samples import NewSample
 from app.domain.settings import ProjectSettings, parse_settings
-from app.domain.snapshots import RankedSet
 from app.tables import FinishReason, Policy, Prompt, PromptState, Round, Run, Split
 from worker import artifacts
 from worker.attempt import Attempt
 from worker.learning.models import load_language_model, load_tokenizer
-from worker.learning.records import Message, Ranking, Sample
-from worker.learning.reward.fitting import RewardSettings
+from worker.learning.records import Message, Sample
+from worker.learning.reward.settings import RewardSettings
 from worker.learning.sampling import SamplingSettings
 
 
@@ -66,21 +65,6 @@ def read_prompts(session: Session, project_id: int, split: Split) -> list[Prompt
 def as_messages(messages: Iterable[Mapping[str, Any]]) -> tuple[Message, ...]:
     """Stored messages as a language model reads them. Raises ValueError where one holds more than text."""
     return tuple(Message(role=message["role"], content=_as_text(message["content"])) for message in messages)
-
-
-def as_rankings(ranked: RankedSet) -> Iterator[Ranking]:
-    """What an answer teaches: the order of the responses with a place, and each correction above what it corrects."""
-    prompt = as_messages(ranked.messages)
-    placed = sorted(place for group in ranked.groups for place in group)
-    if len(placed) > 1:
-        index = {place: number for number, place in enumerate(placed)}
-        yield Ranking(
-            prompt=prompt,
-            responses=tuple(ranked.responses[place][1] for place in placed),
-            groups=tuple(tuple(index[place] for place in group) for group in ranked.groups),
-        )
-    for (_better_id, better), (_worse_id, worse) in ranked.implied_pairs():
-        yield Ranking(prompt=prompt, responses=(better, worse), groups=((0,), (1,)), implied=True)
 
 
 def _as_text(content: str | Sequence[Mapping[str, Any]]) -> str:

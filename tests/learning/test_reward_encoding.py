@@ -1,7 +1,7 @@
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from worker.learning.records import Message
@@ -47,6 +47,13 @@ def test_a_text_is_prompt_response_and_end(tiny_tokenizer: Any) -> None:
 def test_an_encoder_has_its_own_marks(marking_tokenizer: Any) -> None:
     encoded = encode_sets(marking_tokenizer, 64, [(prompt("cat dog"), ["sun"])])
     assert encoded.sets == [EncodedSet((1, 4, 5, 2), ((6, 2),))]
+
+
+def test_marks_that_the_tokenizer_puts_itself_are_not_doubled(marking_tokenizer: Any) -> None:
+    plain = encode_sets(marking_tokenizer, 64, [(prompt("cat dog"), ["sun"])])
+    marking_tokenizer.backend_tokenizer.post_processor = processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
+    assert marking_tokenizer("cat")["input_ids"] == [1, 4, 2]
+    assert encode_sets(marking_tokenizer, 64, [(prompt("cat dog"), ["sun"])]) == plain
 
 
 def test_sets_of_a_prompt_are_merged_and_equal_responses_encoded_once(tiny_tokenizer: Any) -> None:

@@ -80,7 +80,7 @@ def encode_sets(
     found: dict[Tokens, dict[Tokens, int]] = {}
     spots: list[list[tuple[Tokens, int]]] = []
     for before, (_, responses) in zip(prompts, sets, strict=True):
-        head, own = marks.start + before + marks.between, []
+        head, own = marks.start + _unmarked(before, marks) + marks.between, []
         for response in responses:
             prompt_ids, response_ids = _fit(head, written[response] + marks.end, limit, marks.kept)
             merged = found.setdefault(prompt_ids, {})
@@ -100,6 +100,15 @@ def _marks(tokenizer: PreTrainedTokenizerBase) -> _Marks:
     if tokenizer.cls_token_id is None:
         return _Marks((), (), (tokenizer.eos_token_id,))
     return _Marks((tokenizer.cls_token_id,), (tokenizer.sep_token_id,), (tokenizer.sep_token_id,))
+
+
+def _unmarked(tokens: Tokens, marks: _Marks) -> Tokens:
+    """A prompt without the marks that most encoders' tokenizers put around it by themselves."""
+    if marks.start and tokens[: len(marks.start)] == marks.start:
+        tokens = tokens[len(marks.start) :]
+    if marks.between and tokens[-len(marks.between) :] == marks.between:
+        tokens = tokens[: -len(marks.between)]
+    return tokens
 
 
 def _encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[Tokens]:

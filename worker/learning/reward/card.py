@@ -1,0 +1,251 @@
+"""What should be known of a reward model before it is trusted? Its card: figures on labels that it never saw."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from worker.learning.records import Judgement, Label
+from worker.learning.reward.agreement import by_agreement, noise_ceiling
+from worker.learning.reward.encoding import encode_sets
+from worker.learning.reward.evaluation import Figures, brief_figures, figures, reliability, score_errors
+from worker.learning.reward.judged import JudgedPair, Share, as_pairs, judged_pairs
+from worker.learning.reward.model import RewardModel, read_features
+from worker.learning.reward.observations import OVERALL, SCORE, overall_judgements, shape_of, teaches
+from worker.learning.reward.probes import (
+    borrowed_texts,
+    format_probe,
+    length_correlation,
+    length_probe,
+    longer_wins,
+    position_probe,
+    written_by_a_person_probe,
+)
+from worker.learning.reward.uncertainty import Posterior, moderated
+
+DEVIATION_BINS = 4
+PAIRS_AT_ONCE = 4_096
+"""Pairs whose features are in memory side by side."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Labels that the model never saw, and what it says of their responses: a tensor a label, [responses, ...] each.
+
+    `borrowed` has the overall outputs of the texts that `borrowed_texts` puts behind other prompts.
+    """
+
+    labels: Sequence[Label]
+    features: Sequence[Tensor]
+    outputs: Sequence[Tensor]
+    borrowed: Sequence[Tensor]
+
+    def column(self, number: int) -> list[Tensor]:
+        """One of the outputs, [responses] a label."""
+        return [own[:, number] for own in self.outputs]
+
+
+def reward_card(reward_model: RewardModel, labels: Sequence[Label], seed: int = 0) -> dict[str, Any]:
+    """The card of a reward model, as JSON; what cannot be measured is None or an empty list.
+
+    Ties are left out of every accuracy, and pairs that a correction implies stand in `probes` alone, unless there are
+    no others: `measured_on` says which. All intervals are of 95 %, over prompts. Keys:
+
+    - of `evaluation.figures`: `accuracy` (`_low`, `_high`, `_pairs`), `nll`, `ece`, `ece_by_chance`, `n`;
+    - `reliability`: see `evaluation.reliability`;
+    - `by_grade`: rows with `levels` (of the scale), `grade` and `evaluation.brief_figures`;
+    - `by_criterion`, `by_annotator`: the same figures by name, a criterion's of its own output;
+    - `by_agreement`, `noise_ceiling`: see `agreement`;
+    - `longer_wins`: the accuracy of preferring the longer one, by `characters` and by `tokens`;
+    - `score_errors`: for each output that predicts scores, see `evaluation.score_errors`;
+    - `probes`: `position`, `length`, `format`, `written_by_a_person`, see `probes`;
+    - `uncertainty`: see `uncertainty_figures`.
+
+    Args:
+        labels: of prompts that the model was neither fitted nor chosen on.
+    """
+    held_out = read_held_out(reward_model, [label for label in labels if teaches(label)])
+    judged = overall_pairs(reward_model, held_out)
+    ordered = [pair for pair in judged if pair.grade and not pair.label.implied]
+    implied = [pair for pair in judged if pair.grade and pair.label.implied]
+    measured = ordered or implied
+    return {
+        **figures(as_pairs(measured), seed),
+        "measured_on": ("orders" if ordered else "corrections") if measured else None,
+        "reliability": reliability(as_pairs(measured), seed),
+        "by_grade": by_grade(ordered, seed),
+        "by_criterion": by_criterion(reward_model, held_out, seed),
+        "by_annotator": by_annotator(ordered, seed),
+        "by_agreement": by_agreement([pair for pair in judged if not pair.label.implied], seed),
+        "noise_ceiling": noise_ceiling([pair for pair in judged if not pair.label.implied], seed),
+        "longer_wins": length_baselines(reward_model, measured, seed),
+        "score_errors": errors_of_scores(reward_model, held_out),
+        "probes": {
+            "position": position_probe(ordered, seed),
+            "length": {
+                "correlation": length_correlation(held_out.labels, held_out.column(0)),
+                **length_probe(ordered, seed),
+            },
+            "format": format_probe(ordered, seed),
+            "written_by_a_person": written_by_a_person_probe(implied, ordered, held_out.borrowed, seed),
+        },
+        "uncertainty": uncertainty_figures(reward_model, held_out, measured, seed),
+    }
+
+
+@torch.no_grad()
+def read_held_out(reward_model: RewardModel, labels: Sequence[Label]) -> HeldOut:
+    """One pass of the model over all texts that the card needs, each encoded once."""
+    borrowed = borrowed_texts(labels)
+    sets = [*((one.prompt, one.responses) for one in labels), *((one.prompt, one.responses) for one in borrowed)]
+    encoded = encode_sets(reward_model.tokenizer, reward_model.limit, sets)
+    features = read_features(reward_model, encoded.sets, lambda own: own)
+    outputs = reward_model.read(features.to(reward_model.model.device)).double().cpu() if sets else features
+    by_set = [outputs[places] for places in encoded.places]
+    return HeldOut(
+        labels,
+        [features[places] for places in encoded.places[: len(labels)]],
+        by_set[: len(labels)],
+        [own[:, 0] for own in by_set[len(labels) :]],
+    )
+
+
+def overall_pairs(reward_model: RewardModel, held_out: HeldOut) -> list[JudgedPair]:
+    """All pairs that the labels order or tie as a whole."""
+    source = shape_of(held_out.labels, annotators=False).overall_from
+    return judged_pairs(
+        held_out.labels,
+        lambda label: overall_judgements(label, source),
+        held_out.column(0),
+        partial(probabilities, reward_model),
+    )
+
+
+@torch.no_grad()
+def probabilities(reward_model: RewardModel, differences: Tensor, output: str = OVERALL) -> Tensor:
+    """P(the first is better | no tie) [pairs] on the CPU."""
+    answers = reward_model.answers
+    return answers.probability(differences.to(answers.slopes.device), output).double().cpu()
+
+
+def by_grade(ordered: Sequence[JudgedPair], seed: int) -> list[Figures]:
+    """Figures for each grade of each scale, the least first: the stronger the preference, the easier it should be."""
+    grades = sorted({(pair.levels, pair.grade) for pair in ordered})
+    rows: list[Figures] = []
+    for levels, grade in grades:
+        own = [pair for pair in ordered if (pair.levels, pair.grade) == (levels, grade)]
+        rows.append({"levels": levels, "grade": grade, **brief_figures(as_pairs(own), seed)})
+    return rows
+
+
+def by_annotator(ordered: Sequence[JudgedPair], seed: int) -> dict[str, Figures]:
+    """Figures on the orders of each annotator who has a name."""
+    groups: dict[str, list[JudgedPair]] = {}
+    for pair in ordered:
+        if pair.label.annotator is not None:
+            groups.setdefault(pair.label.annotator, []).append(pair)
+    return {name: brief_figures(as_pairs(groups[name]), seed) for name in sorted(groups)}
+
+
+def by_criterion(reward_model: RewardModel, held_out: HeldOut, seed: int) -> dict[str, Figures]:
+    """Figures of each criterion's output on the orders by that criterion."""
+    rows = {}
+    for number, output in enumerate(reward_model.outputs):
+        if output in {OVERALL, SCORE}:
+            continue
+        judged = judged_pairs(
+            held_out.labels,
+            partial(_judgements_by, output),
+            held_out.column(number),
+            partial(probabilities, reward_model, output=output),
+        )
+        rows[output] = brief_figures(as_pairs([pair for pair in judged if pair.grade]), seed)
+    return rows
+
+
+def _judgements_by(criterion: str, label: Label) -> list[Judgement]:
+    return [label.criteria[criterion]] if criterion in label.criteria else []
+
+
+def length_baselines(reward_model: RewardModel, measured: Sequence[JudgedPair], seed: int) -> dict[str, Share]:
+    """How often the longer one wins, in characters and in the model's own tokens."""
+    texts = sorted({text for pair in measured for text in pair.texts})
+    ids = reward_model.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    tokens = {text: len(own) for text, own in zip(texts, ids, strict=True)}
+    return {"characters": longer_wins(measured, len, seed), "tokens": longer_wins(measured, tokens.__getitem__, seed)}
+
+
+@torch.no_grad()
+def errors_of_scores(reward_model: RewardModel, held_out: HeldOut) -> dict[str, Figures]:
+    """For each output that predicts scores: how far it is from those that people gave, in their unit."""
+    errors = {}
+    for output in reward_model.answers.shape.scored:
+        number = reward_model.outputs.index(output)
+        rows = [
+            (float(value), score)
+            for label, own in zip(held_out.labels, held_out.column(number), strict=True)
+            for value, score in zip(own, _scores_of(label, output), strict=False)
+            if score is not None
+        ]
+        values, given = torch.tensor(rows, dtype=torch.float64).reshape(-1, 2).unbind(dim=1)
+        expected = reward_model.answers.expected_scores(values.to(reward_model.answers.slopes.device), output)
+        errors[output] = score_errors(expected.cpu(), given)
+    return errors
+
+
+def _scores_of(label: Label, output: str) -> Iterable[float | None]:
+    judgement = label.overall if output == SCORE else label.criteria.get(output, Judgement())
+    return judgement.scores
+
+
+def uncertainty_figures(
+    reward_model: RewardModel, held_out: HeldOut, measured: Sequence[JudgedPair], seed: int
+) -> Mapping[str, Any] | None:
+    """Whether the model is less right where it says that it is less sure; None without a posterior or pairs.
+
+    `nll` and `ece` of the probabilities that the posterior draws towards 1/2 (`uncertainty.moderated`), to compare with
+    those without it. `by_deviation`: rows of equally many pairs by the deviation of their difference of scores, in
+    logits (`low`, `high`) with `evaluation.brief_figures`. `determined`: how many of the `width` directions of the head
+    the labels determined.
+    """
+    posterior = reward_model.posterior
+    if posterior is None or not measured:
+        return None
+    slope = float(reward_model.answers.slopes[0])
+    deviations = slope * pair_deviations(posterior, held_out, measured)
+    drawn = moderated(slope * torch.tensor([pair.difference for pair in measured]).double(), deviations) / slope
+    sure = probabilities(reward_model, drawn).tolist()
+    own = figures(as_pairs([replace(pair, probability=p) for pair, p in zip(measured, sure, strict=True)]), seed)
+    rows = [
+        {
+            "low": float(deviations[place[0]]),
+            "high": float(deviations[place[-1]]),
+            **brief_figures(as_pairs([measured[index] for index in place.tolist()]), seed),
+        }
+        for place in torch.tensor_split(deviations.argsort(), DEVIATION_BINS)
+        if len(place)
+    ]
+    return {
+        "nll": own["nll"],
+        "ece": own["ece"],
+        "by_deviation": rows,
+        "determined": posterior.determined,
+        "width": len(posterior.head),
+        "prior_precision": posterior.prior_precision,
+    }
+
+
+def pair_deviations(posterior: Posterior, held_out: HeldOut, judged: Sequence[JudgedPair]) -> Tensor:
+    """The deviation of each pair's difference of scores [pairs], on the CPU."""
+    features = held_out.features
+    parts = [
+        posterior.pair_deviations(
+            torch.stack([features[pair.place][pair.better] for pair in part]),
+            torch.stack([features[pair.place][pair.worse] for pair in part]),
+        )
+        for part in (judged[start : start + PAIRS_AT_ONCE] for start in range(0, len(judged), PAIRS_AT_ONCE))
+    ]
+    return torch.cat(parts).cpu()

@@ -9,6 +9,7 @@ import transformers
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from worker.learning.batches import token_budget
 from worker.learning.reward.backbone import output_layer
 from worker.learning.reward.encoding import EncodedSet
 from worker.learning.reward.forward import Forward
@@ -156,3 +157,11 @@ def test_every_attention_path_is_exact(attention: str) -> None:
     forward = Forward(llama(attention), TOKENIZER, "fp32")
     assert forward.shares, forward.reason
     assert_exact(forward, some_sets(seed=1))
+
+
+def test_a_set_larger_than_a_forward_is_read_in_several() -> None:
+    draw = random.Random(0)
+    texts = [tuple(draw.choices(range(3, VOCABULARY), k=tokens)) for tokens in (200, 5, 90, 200, 7, *[120] * 15)]
+    large = EncodedSet((5, 6, 7), tuple((*text, END) for text in texts))
+    assert large.tokens > token_budget(CPU)
+    assert_exact(Forward(tiny("Bert", PLAIN), TOKENIZER, "fp32"), [large])

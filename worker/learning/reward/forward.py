@@ -110,7 +110,14 @@ class Forward:
         return read.flatten(0, 1)[layout.ends].float()
 
     def _apart(self, rows: Sequence[EncodedSet]) -> Tensor:
-        """One response a row, padded on the right, where every architecture counts positions as without padding."""
+        """One response a row; rows of similar length stand together, since a set may be larger than a forward."""
+        groups = group_by_length([row.tokens for row in rows], token_budget(self.model.device))
+        parts = [self._padded([rows[index] for index in group]) for group in groups]
+        order = torch.tensor([index for group in groups for index in group], device=self.model.device)
+        return torch.cat(parts)[order.argsort()]
+
+    def _padded(self, rows: Sequence[EncodedSet]) -> Tensor:
+        """Rows padded on the right, where every architecture counts positions as it does without padding."""
         batch = pad([row.prompt_ids + row.response_ids[0] for row in rows], self._pad_token_id, self.model.device)
         read = self._read(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
         if read.ndim == 3:  # one vector a token: the last real token has seen the whole text

@@ -5,19 +5,15 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from torch import Tensor
 
 from worker.learning.evaluation import bootstrap_mean, bootstrap_ratio
-from worker.learning.records import Judgement, Label
 from worker.learning.reward.evaluation import (
     Figures,
     Pairs,
     calibration_by_chance,
     calibration_interval,
     expected_calibration_error,
-    learning_curve,
     metrics,
-    prompt_key,
     reliability,
     score_errors,
 )
@@ -135,28 +131,3 @@ def test_score_errors_against_scipy() -> None:
     assert errors["rank_correlation"] == pytest.approx(stats.spearmanr(predicted, given).statistic)
     assert score_errors(torch.tensor([1.0, 1.0]), torch.tensor([1.0, 2.0]))["rank_correlation"] is None
     assert score_errors(torch.tensor([]), torch.tensor([]))["n"] == 0
-
-
-def labels_of(prompts: int, each: int) -> list[Label]:
-    return [
-        Label(({"role": "user", "content": str(number)},), ("a", "b"), Judgement(((0,), (1,))))
-        for number in range(prompts)
-        for _ in range(each)
-    ]
-
-
-def test_a_learning_curve_grows_by_whole_prompts() -> None:
-    seen: list[list[Label]] = []
-
-    def fit_and_measure(labels: Sequence[Label]) -> Figures:
-        seen.append(list(labels))
-        p: Tensor = torch.full((10,), 1 - 1 / len(labels))
-        return metrics(p, torch.ones(10), torch.arange(10), 0)
-
-    rows = learning_curve(labels_of(10, 3), [30, 4, 10, 99], fit_and_measure, seed=1)
-    assert [row["labels"] for row in rows] == [6, 12, 30]
-    assert [row["nll"] for row in rows] == pytest.approx([-math.log(1 - 1 / count) for count in (6, 12, 30)])
-    assert list(rows[0]) == ["labels", "accuracy", "accuracy_low", "accuracy_high", "nll", "nll_low", "nll_high", "n"]
-    prompts = [{prompt_key(label.prompt) for label in own} for own in seen]
-    assert [len(own) for own in prompts] == [2, 4, 10]
-    assert prompts[0] < prompts[1] < prompts[2]

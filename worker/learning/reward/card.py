@@ -67,11 +67,11 @@ def reward_card(reward_model: RewardModel, labels: Sequence[Label], seed: int = 
     Args:
         labels: of prompts that the model was neither fitted nor chosen on.
     """
-    held_out = read_held_out(reward_model, [label for label in labels if teaches(label)])
+    held_out = read_held_out(reward_model, labels)
     judged = overall_pairs(reward_model, held_out)
     ordered = [pair for pair in judged if pair.grade and not pair.label.implied]
     implied = [pair for pair in judged if pair.grade and pair.label.implied]
-    measured = ordered or implied
+    measured = _measured(judged)
     return {
         **figures(as_pairs(measured), seed),
         "measured_on": ("orders" if ordered else "corrections") if measured else None,
@@ -96,9 +96,22 @@ def reward_card(reward_model: RewardModel, labels: Sequence[Label], seed: int = 
     }
 
 
+def held_out_figures(reward_model: RewardModel, labels: Sequence[Label], seed: int = 0) -> Figures:
+    """The card's first figures alone: those of `evaluation.figures`."""
+    judged = overall_pairs(reward_model, read_held_out(reward_model, labels))
+    return figures(as_pairs(_measured(judged)), seed)
+
+
+def _measured(judged: Sequence[JudgedPair]) -> list[JudgedPair]:
+    """The pairs that people ordered; where there are none, those that corrections imply."""
+    in_order = [pair for pair in judged if pair.grade]
+    return [pair for pair in in_order if not pair.label.implied] or in_order
+
+
 @torch.no_grad()
 def read_held_out(reward_model: RewardModel, labels: Sequence[Label]) -> HeldOut:
     """One pass of the model over all texts that the card needs, each encoded once."""
+    labels = [label for label in labels if teaches(label)]
     borrowed = borrowed_texts(labels)
     sets = [*((one.prompt, one.responses) for one in labels), *((one.prompt, one.responses) for one in borrowed)]
     encoded = encode_sets(reward_model.tokenizer, reward_model.limit, sets)

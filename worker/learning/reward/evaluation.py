@@ -1,14 +1,13 @@
 """How often is a reward model right about people's orders, and does it know how often? Figures on held-out pairs."""
 
 import json
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from worker.learning.evaluation import Estimate, bootstrap_mean
-from worker.learning.records import Label, Prompt
+from worker.learning.records import Prompt
 from worker.learning.seeds import generator_for
 
 BINS = 15
@@ -196,46 +195,6 @@ def ranks(values: Tensor) -> Tensor:
 def prompt_key(prompt: Prompt) -> str:
     """The same text for the same prompt, whatever its messages' keys are ordered by."""
     return json.dumps([dict(message) for message in prompt], sort_keys=True)
-
-
-def learning_curve(
-    labels: Sequence[Label],
-    sizes: Sequence[int],
-    fit_and_measure: Callable[[Sequence[Label]], Figures],
-    seed: int,
-) -> list[Figures]:
-    """How much better does the model get by more labels? One fit a size, on nested random subsets of the prompts.
-
-    A subset holds all labels of its prompts, so it may have a few more than asked; each holds the smaller ones.
-
-    Args:
-        labels: to learn from.
-        sizes: numbers of labels; those beyond all labels are taken as all.
-        fit_and_measure: fits on the labels given and returns `metrics` on pairs of other prompts.
-
-    Returns:
-        A row a size, the smallest first: `labels`, and of the measurements `accuracy` and `nll` with their intervals
-        and `n`.
-    """
-    by_prompt: dict[str, list[Label]] = {}
-    for label in labels:
-        by_prompt.setdefault(prompt_key(label.prompt), []).append(label)
-    groups = list(by_prompt.values())
-    shuffled = [groups[index] for index in torch.randperm(len(groups), generator=generator_for(seed, "curve")).tolist()]
-    subsets: dict[int, list[Label]] = {}
-    for size in sorted(sizes):
-        subset: list[Label] = []
-        for group in shuffled:
-            if len(subset) >= size:
-                break
-            subset += group
-        subsets[len(subset)] = subset
-    return [{"labels": count, **_row(fit_and_measure(subset))} for count, subset in subsets.items()]
-
-
-def _row(measured: Figures) -> Figures:
-    names = [f"{name}{end}" for name in ("accuracy", "nll") for end in ("", "_low", "_high")]
-    return {name: measured[name] for name in (*names, "n")}
 
 
 def _right(probabilities: Tensor, outcomes: Tensor) -> Tensor:

@@ -1,0 +1,78 @@
+"""How much better would a reward model get by more labels? Its accuracy over how many it was fitted on."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from worker.learning.progress import Report, silent
+from worker.learning.records import Label
+from worker.learning.reward.card import held_out_figures
+from worker.learning.reward.evaluation import Figures, prompt_key
+from worker.learning.reward.fitting import RewardSettings, fit_reward_model
+from worker.learning.seeds import generator_for
+
+SHARES = (0.125, 0.25, 0.5, 1.0)
+"""Of all labels: each doubling that helps shows as a step up."""
+
+FitAndMeasure = Callable[[Sequence[Label]], Figures]
+
+
+def learning_curve(
+    labels: Sequence[Label], sizes: Sequence[int], fit_and_measure: FitAndMeasure, seed: int
+) -> list[Figures]:
+    """One fit a size, on nested random subsets.
+
+    Whole prompts come in one after another, in random order, as they do when people label on; the last one in may be
+    cut. So a smaller subset knows fewer prompts, not the same ones less well.
+
+    Args:
+        labels: to learn from.
+        sizes: numbers of labels; those beyond all labels are taken as all.
+        fit_and_measure: fits on the labels given and returns `evaluation.metrics` on pairs of other prompts.
+
+    Returns:
+        A row a size, the smallest first: `labels`, and of the measurements `accuracy` and `nll` with their intervals
+        and `n`.
+    """
+    by_prompt: dict[str, list[Label]] = {}
+    for label in labels:
+        by_prompt.setdefault(prompt_key(label.prompt), []).append(label)
+    groups = list(by_prompt.values())
+    order = torch.randperm(len(groups), generator=generator_for(seed, "curve")).tolist()
+    shuffled = [label for index in order for label in groups[index]]
+    counts = sorted({min(size, len(shuffled)) for size in sizes})
+    return [{"labels": count, **_row(fit_and_measure(shuffled[:count]))} for count in counts if count > 0]
+
+
+def reward_learning_curve(
+    source: str,
+    labels: Sequence[Label],
+    validation: Sequence[Label],
+    held_out: Sequence[Label],
+    settings: RewardSettings,
+    seed: int,
+    report: Report = silent,
+    device: torch.device | None = None,
+    start: Path | None = None,
+) -> list[Figures]:
+    """The curve of `fit_reward_model` at `SHARES` of the labels: it costs about as much as two fits on all of them.
+
+    Args:
+        held_out: labels of prompts that are in neither of the others, to measure on.
+
+    Raises:
+        ValueError: as `fit_reward_model` does; if nothing in `held_out` orders two responses, all figures are None.
+    """
+
+    def fit_and_measure(part: Sequence[Label]) -> Figures:
+        fitted = fit_reward_model(source, part, validation, settings, seed, report, device, start=start)
+        return held_out_figures(fitted.reward_model, held_out, seed)
+
+    sizes = [max(1, round(share * len(labels))) for share in SHARES]
+    return learning_curve(labels, sizes, fit_and_measure, seed)
+
+
+def _row(measured: Figures) -> Figures:
+    names = [f"{name}{end}" for name in ("accuracy", "nll") for end in ("", "_low", "_high")]
+    return {name: measured[name] for name in (*names, "n")}

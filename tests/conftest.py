@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from app import config, database, embedded_postgres
+from tests import databases
+from tests.databases import LentDatabase
 
 ROOT = Path(__file__).parent.parent
 
@@ -38,38 +40,29 @@ def migrate(connection: Connection) -> None:
 
 @pytest.fixture(scope="session")
 def server_url(home: Path) -> str:
-    """The Postgres server of this run: DATABASE_URL's if set, else an embedded one."""
-    named = os.environ.get("TEST_DATABASE_URL")
-    return named or embedded_postgres.start(home)
+    """The Postgres server of this run: TEST_DATABASE_URL's if set, else an embedded one."""
+    if named := os.environ.get("TEST_DATABASE_URL"):
+        return named
+    url = embedded_postgres.start(home)
+    databases.make_quick(url)
+    return url
 
 
 @pytest.fixture(scope="session")
 def template(server_url: str) -> str:
-    """A database with the schema and no rows, copied wherever a test commits."""
+    """A database with the schema and no rows, copied wherever tests write."""
     name = f"prefloop_template_{os.getpid()}"
-    url = _fresh(server_url, name)
-    engine = create_engine(url)
+    engine = create_engine(databases.create(server_url, name))
     with engine.connect() as connection:
         migrate(connection)
     engine.dispose()
     return name
 
 
-def _fresh(server_url: str, name: str, template: str = "template1") -> str:
-    """Create the database `name` and return its URL."""
-    admin = create_engine(server_url, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
-        connection.execute(text(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
-    url = admin.url.set(database=name).render_as_string(hide_password=False)
-    admin.dispose()
-    return url
-
-
 @pytest.fixture(scope="session")
 def engine(server_url: str, template: str) -> Iterator[Engine]:
     """One database for all tests that roll back."""
-    engine = create_engine(_fresh(server_url, f"prefloop_test_{os.getpid()}", template))
+    engine = create_engine(databases.create(server_url, f"prefloop_test_{os.getpid()}", template))
     yield engine
     engine.dispose()
 
@@ -84,33 +77,37 @@ def session(engine: Engine) -> Iterator[Session]:
         outer.rollback()
 
 
+@pytest.fixture(scope="session")
+def lent_database(server_url: str, template: str) -> LentDatabase:
+    """The database that every test with real commits has for itself in its turn."""
+    return LentDatabase(server_url, f"prefloop_own_{os.getpid()}", template)
+
+
+@pytest.fixture(scope="session")
+def lent_engine(lent_database: LentDatabase) -> Engine:
+    """An engine on it for what tests write: it outlives them, since it knows its statements once it compiled them."""
+    return create_engine(lent_database.url, pool_size=20, max_overflow=20)
+
+
 @pytest.fixture
-def database_url(server_url: str, template: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A database of this test's own with real commits; `app.database` and child processes use it too."""
-    yield from own_database(server_url, template, home, monkeypatch)
+def database_url(lent_database: LentDatabase, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty database of this test's own with real commits; `app.database` and child processes use it too."""
+    yield from own_database(lent_database, home, monkeypatch)
 
 
-def own_database(server_url: str, template: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Create a database with the schema and let this process and its children use it for as long as we are asked."""
-    name = f"prefloop_own_{os.getpid()}"
-    url = _fresh(server_url, name, template)
+def own_database(lent: LentDatabase, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Let this process and its children use the lent database, empty, for as long as we are asked."""
+    url = lent.lend()
     monkeypatch.setenv("DATABASE_URL", url.replace("postgresql+psycopg", "postgresql"))
     monkeypatch.setenv("PREFLOOP_HOME", str(home))
-    _forget_settings()
+    config.settings.cache_clear()
     yield url
     database.engine().dispose()
-    _forget_settings()
+    config.settings.cache_clear()
 
 
 @pytest.fixture
-def committed(database_url: str) -> Iterator[sessionmaker[Session]]:
+def committed(database_url: str, lent_engine: Engine) -> Iterator[sessionmaker[Session]]:
     """Sessions with real commits: `with committed.begin() as session: ...`, from any thread."""
-    engine = create_engine(database_url, pool_size=20, max_overflow=20)
-    yield sessionmaker(engine, expire_on_commit=False)
-    engine.dispose()
-
-
-def _forget_settings() -> None:
-    config.settings.cache_clear()
-    database.engine.cache_clear()
-    database._sessions.cache_clear()
+    yield sessionmaker(lent_engine, expire_on_commit=False)
+    lent_engine.dispose()

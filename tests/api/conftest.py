@@ -8,13 +8,14 @@ from typing import Any
 import httpx
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import create_engine
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.domain import comparisons, sign_in
 from app.main import create_app
 from app.tables import Person, Project, Purpose, Role
 from tests.conftest import own_database
+from tests.databases import LentDatabase
 from tests.factories import make_member, make_person, make_project, make_prompt, make_responses
 
 
@@ -71,18 +72,17 @@ def token_of(session: Session, person: Person) -> str:
 
 
 @pytest.fixture(scope="module")
-def database_url(server_url: str, template: str, home: Path) -> Iterator[str]:
+def database_url(lent_database: LentDatabase, home: Path) -> Iterator[str]:
     """One database for all tests of a module: each has a project and people of its own."""
     with pytest.MonkeyPatch.context() as patch:
-        yield from own_database(server_url, template, home, patch)
+        yield from own_database(lent_database, home, patch)
 
 
 @pytest.fixture(scope="module")
-def committed(database_url: str) -> Iterator[sessionmaker[Session]]:
+def committed(database_url: str, lent_engine: Engine) -> Iterator[sessionmaker[Session]]:
     """Sessions with real commits on that database."""
-    engine = create_engine(database_url)
-    yield sessionmaker(engine, expire_on_commit=False)
-    engine.dispose()
+    yield sessionmaker(lent_engine, expire_on_commit=False)
+    lent_engine.dispose()
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,9 @@
 
 import click
 
+from worker.commands.reward import reward
 from worker.commands.training import pretrain, sft
 
-__all__ = ["learning_commands", "pretrain", "sft"]
+__all__ = ["learning_commands", "pretrain", "reward", "sft"]
 
-learning_commands: list[click.Command] = [pretrain, sft]
+learning_commands: list[click.Command] = [pretrain, sft, reward]

@@ -26,7 +26,12 @@ def option(name: str, default: float | str, text: str, choices: list[str] | None
 
 @contextmanager
 def clear_errors(stopped: str = "the same command goes on from its last checkpoint (one a minute)") -> Iterator[None]:
-    """Bad input ends with its own sentence, a keyboard interrupt with what is left of the work."""
+    """Bad input ends with its own sentence, a keyboard interrupt with what is left of the work.
+
+    The libraries' own bars and notes on loading are kept away: they would break our bar.
+    """
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     try:
         yield
     except ValueError as error:
@@ -38,7 +43,6 @@ def clear_errors(stopped: str = "the same command goes on from its last checkpoi
 @contextmanager
 def progress_bar() -> Iterator[Report]:
     """Gives a callback that moves a bar with the figures that learning reports."""
-    transformers_logging.disable_progress_bar()  # it would break ours
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from worker.learning.corpus import is_held_out
 from worker.learning.progress import Progress, Report, silent
 from worker.learning.records import Label, Prompt, Scale
 from worker.learning.reward.lines import Line, parse_line
@@ -30,8 +29,8 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _GZIP = b"\x1f\x8b"
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89abAB]")
 
-Scorer = Callable[[Sequence[Prompt], Sequence[str]], tuple[Tensor, Tensor]]
-"""Scores and deviations [responses] of responses, each to its own prompt."""
+Scorer = Callable[[Sequence[Prompt], Sequence[str]], tuple[Tensor, Tensor | None]]
+"""Scores [responses] of responses, each to its own prompt, and their deviations where the model knows them."""
 
 
 @dataclass(frozen=True)
@@ -165,16 +164,6 @@ def _check_characters(row: Json) -> None:
         raise ValueError(f"it holds {half!a}, half of a surrogate pair, which is no character") from error
 
 
-# Splits
-
-
-def held_out(lines: Sequence[Line], share: float) -> tuple[list[Line], list[Line]]:
-    """(to learn from, held out): a group's own hash decides, so it never changes sides as a file grows."""
-    groups = {line.group for line in lines}
-    chosen = {group for group in groups if is_held_out(group, share)}
-    return [line for line in lines if line.group not in chosen], [line for line in lines if line.group in chosen]
-
-
 # Scoring
 
 
@@ -220,7 +209,9 @@ def _pieces(lines: Iterator[Read], size: int) -> Iterator[list[Read]]:
 
 def _scored(lines: Sequence[Read], score: Scorer) -> Iterator[dict[str, Json]]:
     asked = [(line.prompt, response) for _row, line in lines if isinstance(line, Line) for response in line.responses]
-    scores, deviations = (iter(values.tolist()) for values in score(*zip(*asked, strict=True)))
+    own_scores, own_deviations = score(*zip(*asked, strict=True))
+    scores = iter(own_scores.tolist())
+    deviations = iter([None] * len(asked) if own_deviations is None else own_deviations.tolist())
     for row, line in lines:
         if not isinstance(line, Line):
             raise ValueError(f"a line has changed while the file was scored: {line}")  # noqa: TRY004

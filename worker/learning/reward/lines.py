@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from worker.learning.records import Judgement, Label, Scale
+from worker.learning.reward.observations import OVERALL, SCORE
 from worker.learning.reward.shapes import (
     Asked,
     BadLine,
@@ -18,8 +19,7 @@ from worker.learning.reward.shapes import (
     read_text,
 )
 
-OVERALL = "overall"
-RESERVED = frozenset({OVERALL, "score"})
+RESERVED = frozenset({OVERALL, SCORE})
 
 
 @dataclass(frozen=True)

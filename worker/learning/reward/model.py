@@ -35,6 +35,7 @@ from worker.learning.seeds import generator_for
 
 REWARD_FACTS = "reward.json"
 REWARD_TENSORS = "reward.safetensors"
+CARD = "card.json"
 
 Set = tuple[Prompt, Sequence[str]]
 
@@ -235,8 +236,8 @@ def _new_heads(width: int, count: int, seed: int, device: torch.device) -> nn.Li
 def save_reward_model(reward_model: RewardModel, folder: Path, card: Mapping[str, Any] | None = None) -> None:
     """Writes a folder that AutoModelForSequenceClassification loads: one output, the overall score without its offset.
 
-    Beside it stand `reward.json` (scale, limit, what outputs mean, thresholds, annotators, and the `card`) and
-    `reward.safetensors` (further outputs, posterior).
+    Beside it stand `reward.json` (scale, limit, what outputs mean, thresholds, annotators), `reward.safetensors`
+    (further outputs, posterior) and `card.json`.
     """
     heads, posterior = reward_model.heads, reward_model.posterior
     tensors = {f"heads.{name}": value for name, value in heads.state_dict().items()} if heads is not None else {}
@@ -244,13 +245,14 @@ def save_reward_model(reward_model: RewardModel, folder: Path, card: Mapping[str
         **asdict(reward_model.normalisation),
         "max_tokens": reward_model.max_tokens,
         "answers": reward_model.answers.facts(),
-        "card": dict(card or {}),
     }
     with written_aside(folder) as aside:
         reward_model.model.save_pretrained(aside)
         reward_model.tokenizer.save_pretrained(aside)
         save_file(tensors | (posterior.tensors() if posterior is not None else {}), aside / REWARD_TENSORS)
         (aside / REWARD_FACTS).write_text(json.dumps(facts, indent=2) + "\n")
+        if card is not None:
+            (aside / CARD).write_text(json.dumps(card, indent=2) + "\n")
 
 
 def load_reward_model(folder: Path, device: torch.device, precision: Precision = "auto") -> RewardModel:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from worker.learning.records import Judgement, Scale
-from worker.learning.reward.lines import OVERALL, Line
+from worker.learning.reward.lines import Line
+from worker.learning.reward.observations import OVERALL
 
 
 def on_common_scales(lines: Sequence[Line], known: Mapping[str, Sequence[Scale]] | None = None) -> list[Line]:

@@ -1,0 +1,265 @@
+"""How good a reward model do labels make, without a server? `prefloop reward fit`, `score` and `evaluate`."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+from torch import Tensor
+
+from worker.commands.settings import read_settings
+from worker.commands.terminal import FILE, FOLDER, clear_errors, console, option, progress_bar
+from worker.learning.checkpoints import remove_states
+from worker.learning.models import Precision, pick_device
+from worker.learning.records import Prompt
+from worker.learning.reward.card import reward_card
+from worker.learning.reward.evaluation import prompt_key
+from worker.learning.reward.files import labels_of, read_lines, score_file
+from worker.learning.reward.fitting import FittedRewardModel, RewardSettings, fit_reward_model
+from worker.learning.reward.lines import Line
+from worker.learning.reward.model import (
+    RewardModel,
+    load_reward_model,
+    normalise,
+    save_reward_model,
+    score_responses,
+    scores_and_deviations,
+)
+from worker.learning.reward.scales import on_common_scales
+from worker.learning.reward.splits import Sides, read_sides
+
+PRECISIONS = ["auto", "fp32", "bf16"]
+NORMALISED_ON = 256
+"""The most prompts of the labels that give the scores their zero and unit where no reference is given."""
+
+
+@click.group()
+def reward() -> None:
+    """Fit reward models on files of labels, score responses with them, and measure them.
+
+    The files are JSON Lines: rankings, or pairs as TRL has them. docs/reward.md says all that a line may hold.
+    """
+
+
+@reward.command(
+    params=[
+        click.Option(["--data"], required=True, type=FILE, help="Labels: JSON Lines, plain or gzipped."),
+        click.Option(["--backbone"], required=True, help="Pretrained model: a folder, or a Hugging Face name."),
+        click.Option(["--out"], required=True, type=FOLDER, help="Folder for the reward model; replaced if it exists."),
+        click.Option(["--settings"], type=FILE, help="How to fit: a JSON object, or TOML, of settings by name."),
+        click.Option(["--set", "changes"], multiple=True, metavar="NAME=VALUE", help="One setting, over the file's."),
+        click.Option(["--validation"], type=FILE, help="Labels to choose the epoch and calibrate by."),
+        click.Option(
+            ["--held-out-share"],
+            type=click.FloatRange(0, 1, max_open=True),
+            help="Of the prompts, to choose by where no file or line says which.  [default: 0.1 from 20 prompts on]",
+        ),
+        click.Option(["--reference"], type=FILE, help="Prompts with responses that give scores their zero and unit."),
+        click.Option(["--start"], type=FOLDER, help="Earlier reward model to go on from, in place of the backbone."),
+        click.Option(["--only-good-rows"], is_flag=True, help="Leave out lines that cannot be read."),
+        option("--seed", 1, "Of the head and the order."),
+        option("--device", "auto", "auto, cpu, cuda or cuda:1."),
+    ],
+    epilog="""\b
+Examples:
+  prefloop reward fit --data labels.jsonl --backbone Qwen/Qwen3-0.6B --out models/reward
+  prefloop reward fit --data labels.jsonl --backbone models/base --out models/reward --set epochs=2
+""",
+)
+def fit(
+    data: Path,
+    backbone: str,
+    out: Path,
+    settings: Path | None,
+    changes: tuple[str, ...],
+    validation: Path | None,
+    held_out_share: float | None,
+    reference: Path | None,
+    start: Path | None,
+    only_good_rows: bool,
+    seed: int,
+    device: str,
+) -> None:
+    """Fit a reward model on labels.
+
+    A line may name its "split": train lines teach, validation ones choose, test ones measure. Stop it at any time: the
+    same command goes on from its last checkpoint, kept beside OUT until the model is written.
+    """
+    with clear_errors():
+        chosen = _with_start(read_settings(RewardSettings, settings, changes), start)
+        where = pick_device(device)
+        sides = read_sides(data, validation, held_out_share, only_good_rows)
+        references = read_lines(reference) if reference is not None else None
+        train, checked, test = sides.labels
+        checkpoints = out.with_name(f"{out.name}.checkpoints")
+        with progress_bar() as report:
+            fitted = fit_reward_model(
+                backbone, train, checked, chosen, seed, report, where, checkpoints=checkpoints, start=start
+            )
+        with console.status("normalising and measuring"):
+            model = _normalised(fitted.reward_model, sides.train, references)
+            card = {
+                **reward_card(model, test or checked, seed),
+                "measured_prompts": ("test" if test else "validation") if test or checked else None,
+                "labels": {"train": len(train), "validation": len(checked), "test": len(test)},
+                **_course(fitted, backbone, start),
+                "normalised_on": _scale(model, references),
+                "settings": asdict(chosen),
+                "seed": seed,
+            }
+        save_reward_model(model, out, card)
+        _remove_checkpoints(checkpoints)
+        _tell(out, model, card, sides)
+
+
+@reward.command(
+    params=[
+        click.Option(["--model"], required=True, type=FOLDER, help="Folder that `prefloop reward fit` wrote."),
+        click.Option(
+            ["--data"], required=True, type=FILE, help="Prompts with responses: JSON Lines, plain or gzipped."
+        ),
+        click.Option(["--out"], required=True, type=click.Path(dir_okay=False, path_type=Path), help="File to write."),
+        option("--device", "auto", "auto, cpu, cuda or cuda:1."),
+        option("--precision", "auto", "auto is bf16 where the hardware has it.", PRECISIONS),
+    ],
+    epilog="""\b
+Examples:
+  prefloop reward score --model models/reward --data responses.jsonl --out scored.jsonl
+  prefloop reward score --model models/reward --data labels.jsonl.gz --out scored.jsonl.gz --device cuda
+""",
+)
+def score(model: Path, data: Path, out: Path, device: str, precision: Precision) -> None:
+    """Add `scores` and their `deviations`, one a response, to every line of a file.
+
+    Lines keep all else; scores that people gave are kept as `given_scores`. Nothing is written where a line cannot be
+    read.
+    """
+    with clear_errors(stopped="nothing was written"):
+        reward_model = _load(model, device, precision)
+
+        def scorer(prompts: Sequence[Prompt], responses: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+            if reward_model.posterior is None:
+                return score_responses(reward_model, prompts, responses), None
+            return scores_and_deviations(reward_model, prompts, responses)
+
+        with progress_bar() as report:
+            lines = score_file(data, out, scorer, report)
+        console.print(f"[bold]{out}[/bold]: {lines:,} lines with scores")
+        if reward_model.posterior is None:
+            console.print("their deviations are null: the model was fitted without a posterior")
+
+
+@reward.command(
+    params=[
+        click.Option(["--model"], required=True, type=FOLDER, help="Folder that `prefloop reward fit` wrote."),
+        click.Option(["--data"], required=True, type=FILE, help="Labels that the model never saw."),
+        click.Option(["--split"], help='Only lines with this "split", such as test.'),
+        click.Option(["--only-good-rows"], is_flag=True, help="Leave out lines that cannot be read."),
+        option("--seed", 1, "Of the intervals' resampling."),
+        option("--device", "auto", "auto, cpu, cuda or cuda:1."),
+        option("--precision", "auto", "auto is bf16 where the hardware has it.", PRECISIONS),
+    ],
+    epilog="""\b
+Examples:
+  prefloop reward evaluate --model models/reward --data test.jsonl
+  prefloop reward evaluate --model models/reward --data export.jsonl --split test | jq .accuracy
+""",
+)
+def evaluate(
+    model: Path, data: Path, split: str | None, only_good_rows: bool, seed: int, device: str, precision: Precision
+) -> None:
+    """Print how well a reward model agrees with labels, as JSON.
+
+    `accuracy`, `nll` and `ece` are of the `n` pairs that people put in an order, ties left out; docs/reward.md says
+    what the other keys mean.
+    """
+    with clear_errors(stopped="nothing was measured"):
+        lines = read_lines(data, [] if only_good_rows else None)
+        chosen = [line for line in lines if split is None or line.split == split]
+        if not chosen:
+            raise ValueError(f'{data} has no line with the "split" {split}')
+        reward_model = _load(model, device, precision)
+        labels = labels_of(on_common_scales(chosen, reward_model.answers.shape.scales))
+        with console.status(f"measuring on {len(labels):,} labels"):
+            card = reward_card(reward_model, labels, seed)
+        click.echo(json.dumps(card, indent=2))
+
+
+def _with_start(settings: RewardSettings, start: Path | None) -> RewardSettings:
+    """A given start is a warm one, unless the settings ask to try both."""
+    if start is None and settings.start != "fresh":
+        raise ValueError(f"the setting start is {settings.start}: name the reward model to start from with --start")
+    return replace(settings, start="warm") if start is not None and settings.start == "fresh" else settings
+
+
+def _load(folder: Path, device: str, precision: Precision) -> RewardModel:
+    return load_reward_model(folder, pick_device(device), precision)
+
+
+def _normalised(model: RewardModel, train: Sequence[Line], references: Sequence[Line] | None) -> RewardModel:
+    """With the zero and the unit of the reference, or of the responses that were learned from."""
+    by_prompt: dict[str, tuple[Prompt, dict[str, None]]] = {}
+    for line in train if references is None else references:
+        _, texts = by_prompt.setdefault(prompt_key(line.prompt), (line.prompt, {}))
+        texts |= dict.fromkeys(line.responses)
+    several = {key: (prompt, list(texts)) for key, (prompt, texts) in by_prompt.items() if len(texts) > 1}
+    if references is None:
+        keys = sorted(several, key=lambda key: hashlib.sha256(key.encode()).digest())[:NORMALISED_ON]
+        several = {key: several[key] for key in keys}
+        if not several:
+            return model
+    elif not several:
+        raise ValueError("the reference has no prompt with two different responses, so scores have no unit")
+    prompts, responses = zip(*several.values(), strict=True)
+    return normalise(model, prompts, responses)
+
+
+def _scale(model: RewardModel, references: Sequence[Line] | None) -> dict[str, Any]:
+    """Which responses gave the scores their zero and unit, and how many."""
+    count = model.normalisation
+    source = "reference" if references is not None else "labels" if count.prompts else None
+    return {"responses_of": source, "prompts": count.prompts, "samples": count.samples}
+
+
+def _course(fitted: FittedRewardModel, backbone: str, start: Path | None) -> dict[str, Any]:
+    """How the fitting went."""
+    return {
+        "backbone": backbone,
+        "start": str(start) if start is not None else None,
+        "epochs": fitted.epochs,
+        "history": fitted.history,
+        "choices": fitted.choices,
+    }
+
+
+def _remove_checkpoints(folder: Path) -> None:
+    """Also those of several ways that were tried."""
+    for states in [*folder.glob("*"), folder]:
+        remove_states(states)
+
+
+def _tell(out: Path, model: RewardModel, card: Mapping[str, Any], sides: Sides) -> None:
+    """A short table for the person who waited; all of it stands in the card."""
+    if sides.skipped:
+        console.print(
+            f"{len(sides.skipped):,} lines could not be read and were left out, the first: {sides.skipped[0]}"
+        )
+    if sides.shared_prompts:
+        console.print(f"{sides.shared_prompts:,} prompts were learned from and held out: the figures flatter the model")
+    if not model.forward.shares:
+        console.print(f"every response was encoded with its prompt: {model.forward.reason}")
+    if model.normalisation.prompts == 0:
+        console.print("scores have no zero and no unit: no prompt has two responses, and no --reference was given")
+    labels = ", ".join(f"{count:,} {side}" for side, count in card["labels"].items() if count)
+    console.print(f"[bold]{out}[/bold]: {labels} labels, epoch {card['epochs']}")
+    if not card["n"]:
+        console.print("no held-out pair to measure it on")
+        return
+    table = Table("", "", "95 %", title=f"on {card['n']:,} pairs of {card['measured_prompts']} prompts")
+    for name in ("accuracy", "nll", "ece"):
+        table.add_row(name, f"{card[name]:.3f}", f"{card[f'{name}_low']:.3f} to {card[f'{name}_high']:.3f}")
+    console.print(table)

@@ -83,9 +83,11 @@ def format_probe(judged: Sequence[JudgedPair], seed: int) -> dict[str, Probe]:
     `chosen`: how often people do; `preferred`: how often the model does. Formats that no pair differs in are left out.
     """
     probes = {}
+    texts = {text for pair in judged for text in pair.texts}
     for name, pattern in FORMATS.items():
-        having = [pair for pair in judged if pattern.search(pair.texts[0]) and not pattern.search(pair.texts[1])]
-        lacking = [pair for pair in judged if pattern.search(pair.texts[1]) and not pattern.search(pair.texts[0])]
+        marked = {text for text in texts if pattern.search(text)}
+        having = [pair for pair in judged if pair.texts[0] in marked and pair.texts[1] not in marked]
+        lacking = [pair for pair in judged if pair.texts[1] in marked and pair.texts[0] not in marked]
         if having or lacking:
             probes[name] = _preference([*having, *(pair.turned for pair in lacking)], len(having), seed)
     return probes

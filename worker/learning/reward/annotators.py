@@ -1,5 +1,6 @@
 """How far is each annotator believed? A quality and a position bias, learned with the reward."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,25 +10,30 @@ from torch.nn import functional
 
 from worker.learning.reward.observations import Observations
 
-QUALITY_PRIOR = (8.0, 2.0)
-"""Beta prior of a quality: as if ten answers had been seen, of which eight were considered."""
+TYPICAL_QUALITY = 0.8
+"""The mean of the Beta prior of the quality of an annotator of whom nothing is known."""
+QUALITY_STRENGTH = 10.0
+"""How many labels a Beta prior of a quality counts for, the sum of its two parameters."""
 BIAS_DEVIATION = 1.0
 """Deviation of the normal prior of a position bias, in log-odds; its mean is 0."""
 
 
 class Annotators(nn.Module):
-    """Every annotator's quality g and position bias b, with one more of each for anybody else.
+    """Every annotator's quality g and position bias b.
 
     A label is considered with probability g; else it is careless, which spoils all of it: its answers then follow from
     what was shown first, with log-odds b. crowd-kit's NoisyBradleyTerry has the same two numbers and tosses the coin
     for every pair; here it is tossed once a label.
+
+    One more quality and bias belong to anybody else. That quality is the mean of the other ones' Beta prior too, and is
+    learned: few labels leave an annotator as good as the people of this project are. The density is that of
+    log g/(1 - g), which has its mode at the prior's mean.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
         self.names = tuple(names)
-        considered, careless = QUALITY_PRIOR
-        start = torch.tensor((considered - 1) / (careless - 1)).log()  # the prior's mode
+        start = torch.tensor(TYPICAL_QUALITY).logit()
         self.quality_logits = nn.Parameter(start.repeat(len(names) + 1))
         self.position_biases = nn.Parameter(torch.zeros(len(names) + 1))
 
@@ -63,8 +69,15 @@ class Annotators(nn.Module):
         self.position_biases.copy_(torch.tensor([one["position_bias"] for one in numbers]))
 
     def log_prior(self) -> Tensor:
-        """The log-density of all qualities and biases, constants left out."""
-        considered, careless = QUALITY_PRIOR
-        qualities = (considered - 1) * functional.logsigmoid(self.quality_logits)
-        qualities = qualities + (careless - 1) * functional.logsigmoid(-self.quality_logits)
+        """The log-density of all qualities and biases, those of the biases without its constant."""
+        typical = self.qualities.new_tensor(TYPICAL_QUALITY)
+        means = torch.cat([self.qualities[-1:].expand(len(self.names)), typical[None]])
+        qualities = _log_beta(self.quality_logits, means)
         return qualities.sum() - (self.position_biases / BIAS_DEVIATION).square().sum() / 2
+
+
+def _log_beta(logits: Tensor, means: Tensor) -> Tensor:
+    """The log-density of the logit of a number that is Beta distributed with these means."""
+    considered, careless = QUALITY_STRENGTH * means, QUALITY_STRENGTH * (1 - means)
+    logs = considered * functional.logsigmoid(logits) + careless * functional.logsigmoid(-logits)
+    return logs + math.lgamma(QUALITY_STRENGTH) - torch.lgamma(considered) - torch.lgamma(careless)

@@ -232,6 +232,9 @@ def test_it_travels_as_tensors() -> None:
     assert Posterior.from_tensors({}) is None
 
 
-def test_pairs_that_say_nothing_are_an_error() -> None:
-    with pytest.raises(ValueError, match="no pair says anything"):
-        posterior_of(torch.ones(3), [(torch.zeros(2, 3), torch.ones(2))])
+def test_pairs_that_say_nothing_leave_a_prior_as_wide_as_the_head() -> None:
+    posterior = posterior_of(torch.tensor([3.0, 0.0, 4.0]), [(torch.zeros(2, 3), torch.ones(2))])
+    assert posterior.prior_precision == pytest.approx(3 / 25)
+    assert posterior.determined == 0
+    features = torch.tensor([[0.0, 2.0, 0.0]])
+    assert float(posterior.deviations(features)) == pytest.approx(2 * math.sqrt(25 / 3))

@@ -113,9 +113,6 @@ def posterior_of(head: Tensor, pairs: Iterable[tuple[Tensor, Tensor]]) -> Poster
         head: w [width].
         pairs: batches of (x [pairs, width], c [pairs]), so that no more than one is in memory; c is
             `pair_curvatures`.
-
-    Raises:
-        ValueError: if no pair says anything.
     """
     weights = head.detach().double()
     curvature = torch.zeros(len(head), len(head), dtype=torch.float64, device=head.device)
@@ -123,8 +120,6 @@ def posterior_of(head: Tensor, pairs: Iterable[tuple[Tensor, Tensor]]) -> Poster
         rows = differences.detach().to(curvature) * curvatures.detach().to(curvature).sqrt()[:, None]
         curvature.addmm_(rows.T, rows)
     eigenvalues = torch.linalg.eigvalsh(curvature).clamp(min=0)
-    if not float(eigenvalues.sum()) > 0:
-        raise ValueError("no pair says anything of the head: all its responses have the same features or no weight")
     precision = evidence_precision(eigenvalues, float(weights.square().sum()))
     determined = float((eigenvalues / (eigenvalues + precision)).sum())
     curvature.diagonal().add_(precision)
@@ -136,14 +131,16 @@ def evidence_precision(eigenvalues: Tensor, squared_norm: float, iterations: int
 
     gamma = sum_i lambda_i / (lambda_i + tau) counts the directions that the labels determine (MacKay 1992, "Bayesian
     interpolation", section 4). It needs no labels beside those that were fitted. Validation labels would not do: they
-    have chosen the slope of the probabilities already, without the posterior, and would ask of it to vanish.
+    have chosen the slope of the probabilities already, without the posterior, and would ask of it to vanish. Where no
+    pair says anything, the prior is as wide as the head is.
 
     Args:
         eigenvalues: of the Hessian of the negative log-likelihood [width], none negative.
         squared_norm: |w|^2.
     """
+    squared_norm = max(squared_norm, torch.finfo(torch.float64).eps)
     precision = len(eigenvalues) / squared_norm
-    for _ in range(iterations):
+    for _ in range(iterations if bool((eigenvalues > 0).any()) else 0):
         before = precision
         precision = float((eigenvalues / (eigenvalues + before)).sum()) / squared_norm
         if math.isclose(before, precision, rel_tol=1e-9):

@@ -20,7 +20,7 @@ from worker.learning.reward.loop import Fit, learn, validation_outputs, weights_
 from worker.learning.reward.lora import low_rank_adapters
 from worker.learning.reward.model import RewardModel, load_reward_model, new_reward_model
 from worker.learning.reward.observations import AnswerShape, Weighting, observe, shape_of, teaches
-from worker.learning.reward.overall import head_posterior
+from worker.learning.reward.overall import head_posterior, is_overall
 from worker.learning.reward.settings import RewardSettings
 
 SetWeight = Literal["1", "k-1"]
@@ -82,13 +82,13 @@ def fit_reward_model(
     """
     device = device or pick_device()
     believed = [[_believed(one, settings) for one in given if teaches(one)] for given in (labels, validation)]
-    shape = shape_of([*believed[0], *believed[1]], annotators=settings.annotators == "learned")
-    taught, checked = (_weighing(own, shape, settings) for own in believed)
+    taught, checked = (_weighing(own, settings) for own in believed)
     if not taught:
         raise ValueError(
             f"none of the {len(labels)} labels says anything: there is nothing to fit. A label needs a weight above 0,"
             " and an order of two responses or a score"
         )
+    shape = shape_of([*taught, *checked], annotators=settings.annotators == "learned")
     ways = _ways(settings, taught, checked, start)
     tried: list[_Tried] = []
     for number, way in enumerate(ways):
@@ -134,10 +134,10 @@ def _believed(label: Label, settings: RewardSettings) -> Label:
     return label if settings.annotators == "given" else replace(label, weight=1.0)
 
 
-def _weighing(labels: Sequence[Label], shape: AnswerShape, settings: RewardSettings) -> list[Label]:
+def _weighing(labels: Sequence[Label], settings: RewardSettings) -> list[Label]:
     """The labels to which the settings leave any weight."""
     places = [range(len(label.responses)) for label in labels]
-    weights = weights_of(observe(labels, places, shape, _weighting(settings, "1")))
+    weights = weights_of(observe(labels, places, shape_of(labels, annotators=False), _weighting(settings, "1")))
     return [label for label, weight in zip(labels, weights.tolist(), strict=True) if weight > 0]
 
 
@@ -188,7 +188,7 @@ def warm_started(fresh: RewardModel, earlier: RewardModel) -> RewardModel:
             slope = earlier.answers.slopes[before + 1]
             fresh.heads.weight[place] = earlier.heads.weight[before] * slope
             fresh.heads.bias[place] = earlier.heads.bias[before] * slope
-    return replace(fresh, model=earlier.model, tokenizer=earlier.tokenizer)
+    return replace(fresh, model=earlier.model, tokenizer=earlier.tokenizer, forward=earlier.forward)
 
 
 def _weighting(settings: RewardSettings, set_weight: SetWeight) -> Weighting:
@@ -218,8 +218,21 @@ def _learn(fit: Fit, report: Report, checkpoints: Path | None) -> Course:
 def _finished(fit: Fit) -> RewardModel:
     """With probabilities calibrated on the validation labels, and the posterior of the head."""
     reward_model = fit.reward_model
+    observed = fit.observe(fit.taught, range(len(fit.taught.labels)), fit.taught.encoded.places)
+    has_orders = bool(is_overall(observed).any())
+    if not has_orders:
+        take_scores_for_rewards(reward_model)
     if fit.checked.labels:
         calibrate(reward_model.answers, *validation_outputs(fit))
-    if not fit.settings.posterior:
+    if not (has_orders and fit.settings.posterior):
         return reward_model
     return replace(reward_model, posterior=head_posterior(reward_model, fit.taught, fit.weighting))
+
+
+@torch.no_grad()
+def take_scores_for_rewards(reward_model: RewardModel) -> None:
+    """Where no two responses were ever compared, the mean of the predicted scores is the reward."""
+    answers, heads, layer = reward_model.answers, reward_model.heads, output_layer(reward_model.model)
+    assert heads is not None, "labels without orders have scores, which outputs of their own predict"
+    rows = [reward_model.outputs.index(output) - 1 for output in answers.shape.scored]
+    layer.weight.copy_((answers.scores.log_slopes.exp()[:, None] * heads.weight[rows]).mean(dim=0))

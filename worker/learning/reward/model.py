@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,10 @@ class RewardModel:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    forward: Forward
+    """Runs the backbone over sets of responses."""
     answers: AnswerModel
+    """What the outputs say of answers."""
     heads: nn.Linear | None = None
     """The outputs after the overall one, on the same features."""
     posterior: Posterior | None = None
@@ -56,11 +58,6 @@ class RewardModel:
     batch_tokens: int | None = None
     """The most tokens, padding included, that are scored at once; None lets the device say."""
     precision: Precision = "auto"
-
-    @cached_property
-    def forward(self) -> Forward:
-        """Runs the backbone over sets of responses."""
-        return Forward(self.model, self.tokenizer, self.precision)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -211,12 +208,13 @@ def new_reward_model(
     """
     tokenizer = load_reward_tokenizer(source)
     model = load_backbone(source, tokenizer, seed)
-    width = output_layer(model).in_features
+    model = model.to(device)
     return RewardModel(
-        model.to(device),
+        model,
         tokenizer,
+        Forward(model, tokenizer, precision),
         AnswerModel(shape).to(device),
-        _new_heads(width, len(shape.outputs) - 1, seed, device),
+        _new_heads(output_layer(model).in_features, len(shape.outputs) - 1, seed, device),
         max_tokens=max_tokens,
         precision=precision,
     )
@@ -271,9 +269,11 @@ def load_reward_model(folder: Path, device: torch.device, precision: Precision =
     if heads is not None:
         heads.load_state_dict({name: tensors[f"heads.{name}"] for name in heads.state_dict()})
     posterior = Posterior.from_tensors(tensors)
+    tokenizer = load_reward_tokenizer(str(folder))
     return RewardModel(
         model,
-        load_reward_tokenizer(str(folder)),
+        tokenizer,
+        Forward(model, tokenizer, precision),
         answers,
         heads,
         posterior.to(device) if posterior is not None else None,

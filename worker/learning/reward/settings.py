@@ -16,7 +16,7 @@ class RewardSettings:
     """Of Adam, at its highest: it climbs over the warm-up and falls linearly to 0. Adapters want some ten times it."""
     head_learning_rate: float | None = None
     """Of the fresh layers above the trunk; None is `learning_rate`."""
-    answer_learning_rate: float = 1e-2
+    answer_learning_rate: float = 0.1
     """Of the thresholds, slopes and annotators' qualities: numbers so few that they can move fast."""
     warmup_share: float = 0.05
     """The share of all steps over which the learning rates first climb from 0."""

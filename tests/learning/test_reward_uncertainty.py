@@ -118,21 +118,22 @@ def test_pairs_curve_as_the_likelihood_weighs_them() -> None:
 
 
 def test_careless_labels_say_less_of_the_head() -> None:
-    """Of two annotators who answer alike, the one who is believed half as much."""
+    """Of two annotators who answer alike, the one who is believed less."""
     prompt = ({"role": "user", "content": "?"},)
     labels = [Label(prompt, ("a", "b"), Judgement(((0,), (1,))), annotator=name, shown=(0, 1)) for name in ("g", "h")]
     shape = shape_of(labels, annotators=True)
     answers = AnswerModel(shape)
     facts = answers.facts()
+    facts["annotators"]["each"]["g"]["quality"] = 0.9
     facts["annotators"]["each"]["h"]["quality"] = 0.2
     answers = AnswerModel.from_facts(facts)
     observed = observe(labels, [[0, 1], [0, 1]], shape, Weighting("1"))
     outputs = torch.tensor([[1.0], [0.0]])
     trusted, doubted = pair_curvatures(answers, outputs, observed).tolist()
     # Considered with probability 0.2, against a blind 0.2-to-0.8 coin that prefers neither.
-    right = expit(1.0 - float(answers.thresholds.cuts()[0][0]))
-    blind = expit(-float(answers.thresholds.cuts()[0][0]))
-    believed = [quality * right / (quality * right + (1 - quality) * blind) for quality in (0.875, 0.2)]
+    cut = float(answers.thresholds.cuts()[0].detach())
+    right, blind = expit(1.0 - cut), expit(-cut)
+    believed = [quality * right / (quality * right + (1 - quality) * blind) for quality in (0.9, 0.2)]
     assert doubted / trusted == pytest.approx(believed[1] / believed[0], rel=1e-4)
 
 

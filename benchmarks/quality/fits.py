@@ -1,0 +1,90 @@
+"""What does a fitted reward model say of held-out pairs? Fits side by side, one on each core."""
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from worker.learning.models import pick_device
+from worker.learning.records import Label
+from worker.learning.reward.card import overall_pairs, pair_deviations, probabilities, read_held_out
+from worker.learning.reward.evaluation import Pairs
+from worker.learning.reward.fitting import RewardSettings, fit_reward_model
+from worker.learning.reward.judged import JudgedPair, as_pairs
+from worker.learning.reward.uncertainty import moderated
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A reward model to be fitted, and the labels that it will be measured on."""
+
+    labels: Sequence[Label]
+    validation: Sequence[Label]
+    test: Sequence[Label]
+    settings: RewardSettings
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a fitted model says of the pairs that the test labels order; ties are left out."""
+
+    pairs: Pairs
+    moderated: Pairs
+    """The same with probabilities drawn towards 1/2 by the posterior of the head."""
+    longer: Tensor
+    """Whether the better response is the longer one, in characters; 1/2 where they are as long [pairs]."""
+    epochs: int
+    seconds: float
+
+
+class Fitter:
+    """Fits as many reward models at a time as there are processes."""
+
+    def __init__(self, executor: ProcessPoolExecutor, backbone: Path, device: str) -> None:
+        self._executor = executor
+        self._backbone = backbone
+        self._device = device
+
+    def start(self, fits: Sequence[Fit]) -> list[Future[Measured]]:
+        """Each fit's result, as it will be."""
+        return [self._executor.submit(measure, fit, str(self._backbone), self._device) for fit in fits]
+
+
+@contextmanager
+def fitter(backbone: Path, device: str, processes: int) -> Iterator[Fitter]:
+    """Processes with one thread each: small models fit faster beside each other than on several threads."""
+    executor = ProcessPoolExecutor(processes, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield Fitter(executor, backbone, device)
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def measure(fit: Fit, backbone: str, device: str) -> Measured:
+    """Fits, and looks at the test labels."""
+    began = time.perf_counter()
+    fitted = fit_reward_model(backbone, fit.labels, fit.validation, fit.settings, fit.seed, device=pick_device(device))
+    reward_model = fitted.reward_model
+    held_out = read_held_out(reward_model, fit.test)
+    judged = [pair for pair in overall_pairs(reward_model, held_out) if pair.grade]
+    drawn = as_pairs(judged)
+    if reward_model.posterior is not None:
+        slope = float(reward_model.answers.slopes[0])
+        deviations = slope * pair_deviations(reward_model.posterior, held_out, judged)
+        logits = slope * torch.tensor([pair.difference for pair in judged], dtype=torch.float64)
+        drawn = replace(drawn, probabilities=probabilities(reward_model, moderated(logits, deviations) / slope))
+    seconds = time.perf_counter() - began
+    return Measured(as_pairs(judged), drawn, longer(judged), fitted.epochs, seconds)
+
+
+def longer(judged: Sequence[JudgedPair]) -> Tensor:
+    """Whether the better one is the longer one [pairs]."""
+    gaps = torch.tensor([len(better) - len(worse) for better, worse in (pair.texts for pair in judged)])
+    return (torch.sign(gaps).double() + 1) / 2

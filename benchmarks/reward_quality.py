@@ -110,9 +110,7 @@ def commit() -> str:
 def parsed() -> argparse.Namespace:
     """What is asked for; exits where the data are not there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--quick", action="store_true", help="two folds of five, cross-topic and curve alone"
-    )
+    parser.add_argument("--quick", action="store_true", help="two folds of five, cross-topic and curve alone")
     parser.add_argument("--json", type=Path, help="write the results to this file too")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--parts", nargs="+", choices=PARTS, help="all, where not said")

@@ -70,7 +70,8 @@ def row(
 ) -> Row:
     """One line of the table; `value` stands for the runs where it is not their mean. The ratio is better if higher."""
     measured = fmean(ours) if value is None else value
-    ratios = [one / other if metric.high_is_good else other / one for one, other in zip(ours, peer, strict=False)]
+    better = zip(ours, peer, strict=False) if metric.high_is_good else zip(peer, ours, strict=False)
+    ratios = [one / other for one, other in better if other]
     met = None
     if goal is not None:
         met = measured >= goal if metric.high_is_good else measured < goal

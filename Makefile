@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SEED ?= 1
+PROCESSES ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help setup run demo test test-long check format messages wheel clean
@@ -29,9 +30,10 @@ run: setup  ## server, worker and database with the demo project on http://127.0
 demo: setup  ## the whole loop, twice round, with simulated annotators; then it checks itself (SEED=7 for another seed)
 	$(BIN)/prefloop demo --seed $(SEED)
 
-test: setup  ## every test, browser tests included
+# A file's tests stay in one process; each process has a Postgres and a Chromium of its own.
+test: setup  ## every test, browser tests included, in two processes (PROCESSES=1 for one after another)
 	$(BIN)/python -m tests.browser.chromium
-	$(BIN)/pytest -m 'not long'
+	$(BIN)/pytest -m 'not long' --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-long: setup  ## the tests that take many minutes
 	$(BIN)/python -m tests.browser.chromium

@@ -17,6 +17,12 @@ from tests import databases
 from tests.databases import LentDatabase
 
 ROOT = Path(__file__).parent.parent
+LONGEST = [ROOT / "tests" / folder for folder in ("worker", "demo", "browser")]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first: of two processes that share the files, none is left alone with one at the end."""
+    items.sort(key=lambda item: item.path.parent not in LONGEST)
 
 
 @pytest.fixture(scope="session")

@@ -34,8 +34,8 @@ END $$
 
 # Every change of a table, index or sequence writes its row of pg_class anew; VACUUM and ANALYZE do not.
 SCHEMA = """
-SELECT md5(string_agg(format('%s %s', oid, xmin), ',' ORDER BY oid)) FROM pg_class
-WHERE relnamespace = 'public'::regnamespace
+SELECT md5(string_agg(format('%s %s', oid, xmin), ',' ORDER BY oid)) || (SELECT version_num FROM alembic_version)
+FROM pg_class WHERE relnamespace = 'public'::regnamespace
 """
 
 

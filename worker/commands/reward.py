@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,15 +14,16 @@ from torch import Tensor
 
 from worker.commands.settings import read_settings
 from worker.commands.terminal import FILE, FOLDER, clear_errors, console, option, progress_bar
-from worker.learning.checkpoints import remove_states
 from worker.learning.models import Precision, pick_device
 from worker.learning.records import Prompt
 from worker.learning.reward.card import reward_card
+from worker.learning.reward.curve import reward_learning_curve
 from worker.learning.reward.evaluation import prompt_key
 from worker.learning.reward.files import labels_of, read_lines, score_file
 from worker.learning.reward.fitting import FittedRewardModel, RewardSettings, fit_reward_model
 from worker.learning.reward.lines import Line
 from worker.learning.reward.model import (
+    REWARD_FACTS,
     RewardModel,
     load_reward_model,
     normalise,
@@ -60,6 +62,9 @@ def reward() -> None:
         ),
         click.Option(["--reference"], type=FILE, help="Prompts with responses that give scores their zero and unit."),
         click.Option(["--start"], type=FOLDER, help="Earlier reward model to go on from, in place of the backbone."),
+        click.Option(
+            ["--learning-curve", "curve"], is_flag=True, help="Also fit on 1/8, 1/4, 1/2 and all of the labels."
+        ),
         click.Option(["--only-good-rows"], is_flag=True, help="Leave out lines that cannot be read."),
         option("--seed", 1, "Of the head and the order."),
         option("--device", "auto", "auto, cpu, cuda or cuda:1."),
@@ -80,6 +85,7 @@ def fit(
     held_out_share: float | None,
     reference: Path | None,
     start: Path | None,
+    curve: bool,
     only_good_rows: bool,
     seed: int,
     device: str,
@@ -90,29 +96,36 @@ def fit(
     same command goes on from its last checkpoint, kept beside OUT until the model is written.
     """
     with clear_errors():
+        _check_out(out)
         chosen = _with_start(read_settings(RewardSettings, settings, changes), start)
         where = pick_device(device)
         sides = read_sides(data, validation, held_out_share, only_good_rows)
         references = read_lines(reference) if reference is not None else None
         train, checked, test = sides.labels
+        held_out = test or checked
+        if curve and not held_out:
+            raise ValueError("a learning curve needs held-out labels: give --validation or --held-out-share")
         checkpoints = out.with_name(f"{out.name}.checkpoints")
         with progress_bar() as report:
             fitted = fit_reward_model(
                 backbone, train, checked, chosen, seed, report, where, checkpoints=checkpoints, start=start
             )
-        with console.status("normalising and measuring"):
             model = _normalised(fitted.reward_model, sides.train, references)
             card = {
-                **reward_card(model, test or checked, seed),
-                "measured_prompts": ("test" if test else "validation") if test or checked else None,
+                **reward_card(model, held_out, seed),
+                "measured_prompts": ("test" if test else "validation") if held_out else None,
                 "labels": {"train": len(train), "validation": len(checked), "test": len(test)},
                 **_course(fitted, backbone, start),
                 "normalised_on": _scale(model, references),
                 "settings": asdict(chosen),
                 "seed": seed,
             }
+            if curve:
+                card["learning_curve"] = reward_learning_curve(
+                    backbone, train, checked, held_out, chosen, seed, report, where, start
+                )
         save_reward_model(model, out, card)
-        _remove_checkpoints(checkpoints)
+        shutil.rmtree(checkpoints, ignore_errors=True)
         _tell(out, model, card, sides)
 
 
@@ -189,6 +202,12 @@ def evaluate(
         click.echo(json.dumps(card, indent=2))
 
 
+def _check_out(out: Path) -> None:
+    """The folder is replaced as a whole, so it must not hold anything else."""
+    if out.is_dir() and any(out.iterdir()) and not (out / REWARD_FACTS).is_file():
+        raise ValueError(f"{out} holds other things than a reward model, and would be replaced: name another folder")
+
+
 def _with_start(settings: RewardSettings, start: Path | None) -> RewardSettings:
     """A given start is a warm one, unless the settings ask to try both."""
     if start is None and settings.start != "fresh":
@@ -234,12 +253,6 @@ def _course(fitted: FittedRewardModel, backbone: str, start: Path | None) -> dic
         "history": fitted.history,
         "choices": fitted.choices,
     }
-
-
-def _remove_checkpoints(folder: Path) -> None:
-    """Also those of several ways that were tried."""
-    for states in [*folder.glob("*"), folder]:
-        remove_states(states)
 
 
 def _tell(out: Path, model: RewardModel, card: Mapping[str, Any], sides: Sides) -> None:

@@ -1,6 +1,50 @@
-"""What does learning do when memory runs out? It goes on with smaller micro-batches."""
+"""What does learning do when memory runs out? It goes on in smaller pieces."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_pieces(
+    items: Sequence[Item],
+    budget: int,
+    split: Callable[[Sequence[Item], int], list[list[Item]]],
+    tokens: Callable[[Sequence[Item]], int],
+    work: Callable[[list[Item]], Result],
+    device: torch.device,
+) -> Iterator[tuple[list[Item], Result]]:
+    """The pieces of all items with their results; smaller ones from where memory ran out.
+
+    Args:
+        budget: the most tokens of a piece, to begin with.
+        split: items and a budget to pieces.
+        tokens: how many a piece has.
+        work: what is to be done with a piece.
+
+    Raises:
+        ValueError: if memory does not hold the smallest piece.
+    """
+    waiting = split(items, budget)
+    while waiting:
+        piece = waiting[0]
+        try:
+            result = work(piece)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out_of_memory(error):
+                raise
+            budget = max(1, min(budget, tokens(piece)) // 2)
+            waiting = split([item for each in waiting for item in each], budget)
+            if piece in waiting:
+                raise no_room(device) from error
+        else:
+            yield piece, result
+            waiting = waiting[1:]
+            continue
+        free_memory(device)
 
 
 def ran_out_of_memory(error: BaseException) -> bool:

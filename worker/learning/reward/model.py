@@ -26,7 +26,7 @@ from worker.learning.reward.backbone import (
 from worker.learning.reward.encoding import Encoded, EncodedSet, encode_sets
 from worker.learning.reward.forward import Forward
 from worker.learning.reward.likelihood import AnswerModel
-from worker.learning.reward.memory import free_memory, no_room, ran_out_of_memory
+from worker.learning.reward.memory import in_pieces
 from worker.learning.reward.normalisation import Normalisation, gain_and_offset
 from worker.learning.reward.observations import AnswerShape
 from worker.learning.reward.uncertainty import Posterior
@@ -121,31 +121,46 @@ def read_features(reward_model: RewardModel, sets: Sequence[EncodedSet], read: C
     """`read` of the features [responses, width] of all sets, in fp32 on the CPU, as many at a time as memory holds.
 
     Raises:
-        ValueError: if memory does not hold one set.
+        ValueError: if memory does not hold one response.
     """
+    forward = reward_model.forward
+
+    def split(spans: Sequence[Span], budget: int) -> list[list[Span]]:
+        small = [part for span in spans for part in _parts(sets, span, budget)]
+        groups = forward.micro_batches([_cut(sets, span) for span in small], budget)
+        return [[small[index] for index in group] for group in groups]
+
+    def work(spans: Sequence[Span]) -> list[Tensor]:
+        values = read(forward.features([_cut(sets, span) for span in spans])).float().cpu()
+        return list(torch.split(values, [stop - start for _, start, stop in spans]))
+
+    def tokens(spans: Sequence[Span]) -> int:
+        return sum(_cut(sets, span).tokens for span in spans)
+
+    whole = [(index, 0, len(each.response_ids)) for index, each in enumerate(sets)]
+    found: dict[Span, Tensor] = {}
     device = reward_model.model.device
-    budget = scoring_budget(reward_model)
-    parts: dict[int, Tensor] = {}
-    while left := [index for index in range(len(sets)) if index not in parts]:
-        groups = reward_model.forward.micro_batches([sets[index] for index in left], budget)
-        for group in groups:
-            chosen = [left[index] for index in group]
-            try:
-                values = read(reward_model.forward.features([sets[index] for index in chosen])).float().cpu()
-            except (RuntimeError, MemoryError) as error:
-                if not ran_out_of_memory(error):
-                    raise
-                if len(group) == 1:
-                    raise no_room(device) from error
-                budget = min(budget, sum(sets[index].tokens for index in chosen)) // 2
-                break
-            counts = [len(sets[index].response_ids) for index in chosen]
-            parts.update(zip(chosen, torch.split(values, counts), strict=True))
-        else:
-            break
-        free_memory(device)
-    width = len(reward_model.outputs)
-    return torch.cat([parts[index] for index in range(len(sets))]) if sets else torch.zeros(0, width)
+    for spans, values in in_pieces(whole, scoring_budget(reward_model), split, tokens, work, device):
+        found.update(zip(spans, values, strict=True))
+    return torch.cat([found[span] for span in sorted(found)]) if sets else torch.zeros(0, len(reward_model.outputs))
+
+
+Span = tuple[int, int, int]
+"""Of a set, by its number, the responses from a first one up to a last one."""
+
+
+def _cut(sets: Sequence[EncodedSet], span: Span) -> EncodedSet:
+    index, start, stop = span
+    return EncodedSet(sets[index].prompt_ids, sets[index].response_ids[start:stop])
+
+
+def _parts(sets: Sequence[EncodedSet], span: Span, budget: int) -> list[Span]:
+    """A span in halves, until each has no more tokens than the budget, or a single response."""
+    index, start, stop = span
+    if stop - start == 1 or _cut(sets, span).tokens <= budget:
+        return [span]
+    middle = (start + stop) // 2
+    return [*_parts(sets, (index, start, middle), budget), *_parts(sets, (index, middle, stop), budget)]
 
 
 def scoring_budget(reward_model: RewardModel) -> int:

@@ -1,6 +1,6 @@
 """Which answers compare responses as a whole, and what do they say of the head that scores them?"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from worker.learning.reward.backbone import output_layer
 from worker.learning.reward.batches import EncodedLabels, micro_batches
+from worker.learning.reward.memory import in_pieces
 from worker.learning.reward.model import RewardModel, scoring_budget
 from worker.learning.reward.observations import AnswerShape, Observations, Weighting, observe
 from worker.learning.reward.uncertainty import Posterior, pair_curvatures, posterior_of
@@ -46,11 +47,21 @@ def head_posterior(reward_model: RewardModel, labels: EncodedLabels, weighting: 
 def _pairs(reward_model: RewardModel, labels: EncodedLabels, weighting: Weighting) -> Iterator[tuple[Tensor, Tensor]]:
     """Differences of features [pairs, width] and their curvatures [pairs], forward after forward."""
     answers, device = reward_model.answers, reward_model.model.device
-    budget = scoring_budget(reward_model)
-    for part in micro_batches(reward_model.forward, labels, range(len(labels.labels)), budget):
-        own = labels.select(part)
-        observed = observe([labels.labels[index] for index in part], own.places, answers.shape, weighting).to(device)
+
+    def split(chosen: Sequence[int], budget: int) -> list[list[int]]:
+        return micro_batches(reward_model.forward, labels, chosen, budget)
+
+    def tokens(chosen: Sequence[int]) -> int:
+        return sum(own.tokens for own in labels.select(chosen).sets)
+
+    def work(chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+        own = labels.select(chosen)
+        observed = observe([labels.labels[index] for index in chosen], own.places, answers.shape, weighting).to(device)
         features = reward_model.forward.features(own.sets)
-        chosen = is_overall(observed)
-        differences = features[observed.first[chosen]] - features[observed.second[chosen]]
-        yield differences, pair_curvatures(answers, reward_model.read(features), observed)[chosen]
+        pairs = is_overall(observed)
+        differences = features[observed.first[pairs]] - features[observed.second[pairs]]
+        return differences, pair_curvatures(answers, reward_model.read(features), observed)[pairs]
+
+    every = range(len(labels.labels))
+    for _, pairs in in_pieces(every, scoring_budget(reward_model), split, tokens, work, device):
+        yield pairs

@@ -54,6 +54,7 @@ def test_bradley_and_terry_by_hand() -> None:
     assert logs.exp().tolist()[0] == pytest.approx([1 / 4, 0, 3 / 4])
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(
     st.lists(st.floats(-30, 30), min_size=1, max_size=5),
     st.lists(st.floats(0.01, 5), min_size=1, max_size=4),
@@ -281,7 +282,7 @@ def test_calibration_on_one_pair_stays_near_where_it_was() -> None:
 ANSWERS = st.sampled_from([((0,), (1,)), ((1,), (0,)), ((0, 1),)])
 
 
-@settings(max_examples=30)
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.tuples(st.floats(-50, 50), ANSWERS), max_size=6))
 def test_calibration_never_makes_the_likelihood_worse(answered: list[tuple[float, Groups]]) -> None:
     labels = [label(Judgement(groups)) for _, groups in answered]

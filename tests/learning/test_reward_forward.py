@@ -10,15 +10,18 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from worker.learning.batches import token_budget
+from worker.learning.models import Precision
 from worker.learning.reward.backbone import output_layer
 from worker.learning.reward.encoding import EncodedSet
 from worker.learning.reward.forward import Forward
+from worker.learning.reward.shared_prefix import attention_mask, lay_out, pack, sees, split_by_cost
 
 pytestmark = pytest.mark.learning
 
 PAD, END, VOCABULARY = 0, 1, 64
 TOKENIZER = SimpleNamespace(pad_token_id=PAD, eos_token_id=END, sep_token_id=None)
 CPU = torch.device("cpu")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
 PLAIN = {
     "vocab_size": VOCABULARY,
@@ -165,3 +168,181 @@ def test_a_set_larger_than_a_forward_is_read_in_several() -> None:
     large = EncodedSet((5, 6, 7), tuple((*text, END) for text in texts))
     assert large.tokens > token_budget(CPU)
     assert_exact(Forward(tiny("Bert", PLAIN), TOKENIZER, "fp32"), [large])
+
+
+def test_flex_attention_packs_all_sets_into_one_row() -> None:
+    model = llama("flex_attention").requires_grad_(False)  # on a CPU it has no backward pass
+    sets = some_sets(seed=2)
+    with torch.compiler.set_stance("force_eager"):  # compiling takes a minute
+        forward = Forward(model, TOKENIZER, "fp32")
+        assert forward.shares, forward.reason
+        features = forward.features(sets)
+    torch.testing.assert_close(features, one_by_one(llama(), sets), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("attention", ["sdpa", "eager", "flex_attention"])
+def test_every_attention_path_is_exact_on_a_gpu(attention: str) -> None:
+    model = llama(attention).to("cuda")
+    forward = Forward(model, TOKENIZER, "fp32")
+    assert forward.shares, forward.reason
+    sets = some_sets(seed=3)
+    own = gradients(model, lambda: forward.features(sets).cpu())
+    features = forward.features(sets).detach().cpu()
+    plain = llama()
+    torch.testing.assert_close(features, one_by_one(plain, sets), rtol=1e-3, atol=1e-3)
+    for name, gradient in gradients(plain, lambda: one_by_one(plain, sets)).items():
+        torch.testing.assert_close(own[name].cpu(), gradient, rtol=1e-2, atol=1e-2 * float(gradient.abs().max()))
+
+
+def test_in_bf16_a_shared_prompt_changes_no_more_than_rounding_does() -> None:
+    """bf16 has 8 bits: a hundredth of the largest feature is about two units in the last place."""
+    model, sets = llama(), some_sets(seed=4)
+    with torch.no_grad():
+        exact = one_by_one(model, sets)
+        rounded = {way: Forward(model, TOKENIZER, way).features(sets) for way in PRECISIONS}
+    torch.testing.assert_close(rounded["fp32"], exact, rtol=1e-4, atol=1e-5)
+    assert 0 < (rounded["bf16"] - exact).square().mean().sqrt() < 0.01 * exact.abs().max()
+
+
+@pytest.mark.parametrize("family", ["Llama", "Mistral", "Bert"])
+def test_company_order_and_padding_change_nothing(family: str) -> None:
+    forward = Forward(tiny(family, SHARING.get(family) or NOT_SHARING[family]), TOKENIZER, "fp32")
+    sets = some_sets(seed=5)
+    with torch.no_grad():
+        alone = [forward.features([each]) for each in sets]
+        torch.testing.assert_close(forward.features(sets), torch.cat(alone), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            forward.features(sets[::-1]), torch.cat(alone[::-1]), rtol=1e-4, atol=1e-5, msg="order of sets"
+        )
+        turned = [EncodedSet(each.prompt_ids, each.response_ids[::-1]) for each in sets]
+        torch.testing.assert_close(
+            forward.features(turned), torch.cat([own.flip(0) for own in alone]), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_responses_are_told_apart() -> None:
+    """What all of the above would not see: features that do not depend on the text."""
+    features = Forward(llama(), TOKENIZER, "fp32").features(some_sets(seed=6))
+    distances = torch.cdist(features, features) + torch.eye(len(features))
+    assert distances.min() > 0.01
+
+
+@pytest.mark.parametrize("family", ["Mistral", "Gemma3Text", "GPTNeo"])
+def test_beyond_the_window_nothing_is_shared(family: str) -> None:
+    """The mask over several responses takes the place of the window's own, so a text longer than it needs its own."""
+    forward = Forward(tiny(family, SHARING[family]), TOKENIZER, "fp32")
+    assert_exact(forward, some_sets(seed=7, count=2, longest=45))
+
+
+def test_no_row_is_longer_than_the_positions_of_a_model() -> None:
+    forward = Forward(tiny("GPT2", OLD | {"n_positions": 24}), TOKENIZER, "fp32")
+    assert_exact(forward, some_sets(seed=8))
+    assert max(row.tokens for each in some_sets(seed=8) for row in forward._rows(each)) <= 24
+
+
+def test_no_forward_has_a_cache() -> None:
+    """With one, transformers forgets which tokens of a row belong together unless the mask says so itself."""
+    model, seen = llama(), list[Any]()
+    model.model.register_forward_pre_hook(lambda _, __, named: seen.append(named["use_cache"]), with_kwargs=True)
+    forward = Forward(model, TOKENIZER, "fp32")
+    forward.features([EncodedSet((3, 4), ((5, END), (6, 7, END))), EncodedSet((8,), ((9, END),))])
+    assert len(seen) >= 4
+    assert not any(seen)
+
+
+def test_positions_alone_leak_with_a_cache_and_our_mask_does_not() -> None:
+    """The trap itself: two texts in a row, told apart by positions, see each other once there is a cache."""
+    model = llama()
+    first, second = torch.tensor([[3, 4, 5, 6]]), torch.tensor([[7, 8, 9]])
+    row = torch.cat([first, second], dim=1)
+    positions = torch.cat([torch.arange(4), torch.arange(3)])[None]
+    with torch.no_grad():
+        alone = model.model(second, use_cache=False).last_hidden_state
+        leaking = model.model(row, position_ids=positions, use_cache=True).last_hidden_state[:, 4:]
+        layout = lay_out([EncodedSet((), ((3, 4, 5, 6), (7, 8, 9)))], PAD, CPU)
+        for cache in (False, True):
+            mask = attention_mask(layout, "sdpa", torch.float32)
+            masked = model.model(layout.input_ids, mask, layout.position_ids, use_cache=cache).last_hidden_state
+            torch.testing.assert_close(masked[:, 4:], alone, rtol=1e-4, atol=1e-5)
+    assert (leaking - alone).abs().max() > 0.1
+
+
+def test_an_eager_mask_that_hides_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eager attention adds its mask: 1 and 0 where it expects 0 and minus infinity let all through."""
+    monkeypatch.setattr(
+        "worker.learning.reward.forward.attention_mask", lambda layout, _, dtype: attention_mask(layout, "sdpa", dtype)
+    )
+    forward = Forward(llama("eager"), TOKENIZER, "fp32")
+    assert forward.reason == "LlamaForSequenceClassification does not keep several responses in one row apart"
+    assert_exact(forward, some_sets(seed=9))
+
+
+def test_low_rank_adapters_learn_the_same_through_both_ways() -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    torch.manual_seed(0)
+    config = LoraConfig(target_modules=["q_proj", "v_proj", "down_proj"], r=4, init_lora_weights=False)
+    model = inject_adapter_in_model(config, llama())
+    forward = Forward(model, TOKENIZER, "fp32")
+    assert forward.shares, forward.reason
+    assert_exact(forward, some_sets(seed=10))
+    assert any("lora" in name for name, weight in model.named_parameters() if weight.grad is not None)
+
+
+def test_a_forward_is_made_before_or_after_the_adapters() -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    model = llama()
+    forward = Forward(model, TOKENIZER, "fp32")
+    inject_adapter_in_model(LoraConfig(target_modules=["q_proj"], init_lora_weights=False), model)
+    assert_exact(forward, some_sets(seed=11))
+
+
+def test_gradients_add_up_however_sets_are_split() -> None:
+    forward, sets = Forward(llama(), TOKENIZER, "fp32"), some_sets(seed=12, count=6)
+    groups = forward.micro_batches(sets, 60)
+    assert sorted(index for group in groups for index in group) == list(range(6))
+    assert len(groups) > 1
+    whole = gradients(forward.model, lambda: forward.features(sets).sum(dim=0, keepdim=True))
+    split = gradients(
+        forward.model,
+        lambda: torch.stack([forward.features([sets[index] for index in own]).sum(0) for own in groups]).sum(0)[None],
+    )
+    for name, gradient in whole.items():
+        torch.testing.assert_close(split[name], gradient, rtol=1e-3, atol=1e-4)
+
+
+def test_every_prompt_token_is_read_once() -> None:
+    each = EncodedSet((3, 4, 5), ((6, END), (7, 8, END), (9, END)))
+    layout = lay_out([each], PAD, CPU)
+    assert layout.input_ids.tolist() == [[3, 4, 5, 6, END, 7, 8, END, 9, END]]
+    assert layout.position_ids.tolist() == [[0, 1, 2, 3, 4, 3, 4, 5, 3, 4]]
+    assert layout.ends.tolist() == [4, 7, 9]
+
+
+def test_who_sees_whom() -> None:
+    """Drawn by hand: two sets in one row, the prompts "a b" and "c", the responses "x y", "z" and "w"."""
+    layout = pack([EncodedSet((10, 11), ((12, 13), (14,))), EncodedSet((15,), ((16,),))], PAD, CPU)
+    columns = torch.arange(7)
+    visible = sees(layout)(torch.tensor(0), torch.tensor(0), columns[:, None], columns[None, :])
+    drawn = ["#......", "##.....", "###....", "####...", "##..#..", ".....#.", ".....##"]
+    assert ["".join(".#"[int(one)] for one in row) for row in visible] == drawn
+    assert layout.ends.tolist() == [3, 4, 6]
+
+
+def test_rows_are_split_where_that_costs_less() -> None:
+    short = EncodedSet((1,) * 10, ((2,) * 2,) * 9)
+    assert split_by_cost(short, 1000.0, 1.0, 1e9) == [short]
+    long = EncodedSet((1,) * 10, ((2,) * 200,) * 9)
+    assert len(split_by_cost(long, 1000.0, 1.0, 1e9)) > 1
+    assert len(split_by_cost(long, 1000.0, 0.0, 1e9)) == 1
+
+
+@pytest.mark.parametrize("longest", [5, 12, 14, 100])
+def test_rows_keep_all_responses_in_order_and_within_bounds(longest: int) -> None:
+    each = EncodedSet((1,) * 10, tuple((number,) * 2 for number in range(7)))
+    rows = split_by_cost(each, 1.0, 0.0, longest)
+    assert [response for row in rows for response in row.response_ids] == list(each.response_ids)
+    assert all(row.prompt_ids == each.prompt_ids for row in rows)
+    assert all(row.tokens <= longest or len(row.response_ids) == 1 for row in rows)

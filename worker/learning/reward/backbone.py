@@ -56,8 +56,15 @@ def load_classifier(source: str) -> PreTrainedModel:
 
 
 def load_reward_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """A tokenizer for scoring, padding on the right. An encoder's marks a text by [CLS] and [SEP] and needs no end."""
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
+    """A tokenizer for scoring, padding on the right. An encoder's marks a text by [CLS] and [SEP] and needs no end.
+
+    Raises:
+        ValueError: if there is no tokenizer.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f'no tokenizer can be loaded from "{source}": {error}') from error
     if None in {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id}:
         tokenizer = load_tokenizer(source)
     tokenizer.padding_side = "right"  # every architecture counts positions there as it does without padding

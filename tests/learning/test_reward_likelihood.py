@@ -196,6 +196,15 @@ def test_a_probability_leaves_ties_out_and_knows_its_output() -> None:
     assert higher == pytest.approx(stats.norm.cdf(0.3 / (0.5 * math.sqrt(2))), rel=1e-5)
     with pytest.raises(ValueError, match='no output "honest", only overall, helpful'):
         answers.probability(torch.tensor([0.3]), "honest")
+    with pytest.raises(ValueError, match='no label had a score for "overall"'):
+        answers.expected_scores(torch.tensor([0.3]), "overall")
+
+
+def test_the_probability_of_anybodys_label_counts_careless_ones_in() -> None:
+    labels = [label(Judgement(((0,), (1,)), scale=Scale(ties=False)), annotator="ann")]
+    answers = AnswerModel(shape_of(labels, annotators=True))
+    likely = answers.probability(torch.tensor([math.log(3)]), considered=False).item()
+    assert likely == pytest.approx(0.8 * 3 / 4 + 0.2 / 2)
 
 
 def rich_labels() -> list[Label]:

@@ -226,23 +226,37 @@ class AnswerModel(nn.Module):
         prior = self.thresholds.log_prior() + self.scores.log_prior()
         return prior if self.annotators is None else prior + self.annotators.log_prior()
 
-    def probability(self, differences: Tensor, output: str = OVERALL) -> Tensor:
-        """P(the first is better | no tie) in a considered answer [pairs], from differences of outputs [pairs].
+    def probability(self, differences: Tensor, output: str = OVERALL, *, considered: bool = True) -> Tensor:
+        """P(the first is better | no tie) [pairs], from differences of outputs [pairs].
 
         By the most frequent scale of the output; where it has scores alone, P(the first has the higher score).
+
+        Args:
+            considered: False for what a label of somebody unknown says, who may have been careless.
+
+        Raises:
+            ValueError: if there is no such output, or no answer was about it.
+
         """
-        scaled = self._slope(output) * differences
-        for cuts, (name, _) in zip(self.thresholds.cuts(), self.shape.ladders, strict=True):
-            if name == output:
-                return torch.sigmoid(functional.logsigmoid(scaled - cuts[0]) - functional.logsigmoid(-scaled - cuts[0]))
-        place = self.shape.scored.index(output)
-        ratio = torch.exp(self.scores.log_slopes[place] - self.scores.log_deviations[place])
-        probability: Tensor = torch.special.ndtr(ratio * differences / math.sqrt(2))
-        return probability
+        column = self._column(output)
+        own = [
+            cuts for cuts, (name, _) in zip(self.thresholds.cuts(), self.shape.ladders, strict=True) if name == output
+        ]
+        if own:
+            scaled, cut = self.slopes[column] * differences, own[0][0]
+            better = torch.sigmoid(functional.logsigmoid(scaled - cut) - functional.logsigmoid(-scaled - cut))
+        else:
+            place = self._scored(output)
+            ratio = torch.exp(self.scores.log_slopes[place] - self.scores.log_deviations[place])
+            better = torch.special.ndtr(ratio * differences / math.sqrt(2))
+        if considered or self.annotators is None:
+            return better
+        quality = self.annotators.qualities[-1]
+        return quality * better + (1 - quality) / 2
 
     def expected_scores(self, values: Tensor, output: str) -> Tensor:
         """The scores that annotators would give [responses], in their own unit, from an output's values [responses]."""
-        place = self.shape.scored.index(output)
+        place = self._scored(output)
         mean, deviation = self.scores.moments[place]
         return mean + deviation * (self.scores.levels[place] + self.scores.log_slopes[place].exp() * values)
 
@@ -306,10 +320,16 @@ class AnswerModel(nn.Module):
             answers.annotators.set_facts(annotators)
         return answers
 
-    def _slope(self, output: str) -> Tensor:
+    def _column(self, output: str) -> int:
         if output not in self.shape.outputs:
             raise ValueError(f'the reward model has no output "{output}", only {", ".join(self.shape.outputs)}')
-        return self.slopes[self.shape.outputs.index(output)]
+        return self.shape.outputs.index(output)
+
+    def _scored(self, output: str) -> int:
+        self._column(output)
+        if output not in self.shape.scored:
+            raise ValueError(f'no label had a score for "{output}": the reward model cannot tell one')
+        return self.shape.scored.index(output)
 
     def _parts(self, outputs: Tensor, observed: Observations) -> tuple[Tensor, Tensor | None]:
         """The log-likelihood of every label [labels]; where noise is learned, the mixture's two parts."""

@@ -4,6 +4,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import accumulate
 from typing import Literal
 
 import numpy as np
@@ -42,6 +43,12 @@ class AnswerShape:
     def ladders(self) -> list[tuple[str, Scale]]:
         """Every output's scales, one after another: each has thresholds of its own."""
         return [(output, scale) for output in self.outputs for scale in self.scales.get(output, ())]
+
+    @property
+    def first_rungs(self) -> dict[tuple[str, Scale], int]:
+        """Where each scale's edges begin among all: it has one below its tie, one above each answer (`Thresholds`)."""
+        starts = accumulate((scale.levels + 2 for _, scale in self.ladders), initial=0)
+        return dict(zip(self.ladders, starts, strict=False))
 
 
 @dataclass(frozen=True)
@@ -258,11 +265,7 @@ class _Rows:
         self._shape, self._weighting = shape, weighting
         self._columns = {output: column for column, output in enumerate(shape.outputs)}
         self._annotators: dict[str | None, int] = {name: place for place, name in enumerate(shape.annotators)}
-        self._rungs: dict[tuple[str, Scale], int] = {}
-        rung = 0
-        for output, scale in shape.ladders:
-            self._rungs[output, scale] = rung
-            rung += scale.levels + 2
+        self._rungs = shape.first_rungs
         self._orders: dict[int, list[tuple[float, ...]]] = defaultdict(list)
         self._scores: list[tuple[float, ...]] = []
         self._labels: list[tuple[float, float]] = []

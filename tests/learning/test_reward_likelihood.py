@@ -12,8 +12,9 @@ from torch import Tensor
 
 from tests.learning.answers import label, one_by_one
 from worker.learning.records import Judgement, Label, Scale
-from worker.learning.reward.likelihood import AnswerModel, calibrate, log_interval, ordered_log_probabilities
+from worker.learning.reward.likelihood import AnswerModel, calibrate
 from worker.learning.reward.observations import AnswerShape, Observations, Weighting, observe, shape_of
+from worker.learning.reward.ordered_logit import log_interval, ordered_log_probabilities
 
 pytestmark = pytest.mark.learning
 

@@ -5,7 +5,8 @@ from html.parser import HTMLParser
 
 # The same in every language: names, and keys as they are printed on them.
 NAMES = {
-    *("prefloop", "sha256", "API", "JSON", "JSONL", "TRL", "PPO", "KL", "GAE", "Adam", "Llama", "HelpSteer"),
+    *("prefloop", "sha256", "API", "JSON", "JSONL", "TRL", "PPO", "KL", "GAE", "NLL", "ECE", "Adam", "Llama"),
+    "HelpSteer",
     *("Shift", "Alt", "Ctrl", "Enter", "Esc", "Tab"),
 }
 READ_ALOUD = {"title", "aria-label", "placeholder", "alt", "data-confirm", "data-copy", "data-words"}

@@ -18,7 +18,8 @@ from worker.attempt import Attempt
 from worker.learning.records import Label, Message
 from worker.learning.reward.card import reward_card
 from worker.learning.reward.fitting import FittedRewardModel, fit_reward_model
-from worker.learning.reward.model import Normalisation, normalise, save_reward_model
+from worker.learning.reward.model import normalise, save_reward_model
+from worker.learning.reward.normalisation import Normalisation
 from worker.learning.reward.observations import teaches
 from worker.learning.seeds import derive_seed
 from worker.steps.inputs import RoundInputs, as_messages, as_new_sample, load_policy, read_prompts, read_round
@@ -154,17 +155,17 @@ def _fit(
     card = {
         **reward_card(model, labels[Split.TEST], seed),
         "labels": {
-            mark("fitted_on"): len(taught),
-            mark("chosen_on"): len(checked),
+            "fitted_on": len(taught),
+            "chosen_on": len(checked),
             "test": len(labels[Split.TEST]),
         },
         "annotators": _annotators(taught, model.answers.facts()),
-        mark("corrections"): sum(one.implied for one in taught),
+        "corrections": sum(one.implied for one in taught),
         "fitted_on": fitted_on,
         **_course(result, start),
         "normalised_on": {"prompts": model.normalisation.prompts, "samples": model.normalisation.samples},
         "settings": asdict(inputs.reward),
-        mark("seed"): seed,
+        "seed": seed,
     }
     artifact = artifacts.store(
         inputs.run, attempt.number, f"{purpose}-reward-model", lambda folder: save_reward_model(model, folder, card)
@@ -186,7 +187,7 @@ def _annotators(taught: Sequence[Label], answers: Mapping[str, Any]) -> list[dic
 def _course(result: FittedRewardModel, start: RewardModel | None) -> dict[str, Any]:
     """How the fitting went."""
     return {
-        mark("epochs"): result.epochs,
+        "epochs": result.epochs,
         "history": result.history,
         "choices": result.choices,
         "start": start.id if start else None,

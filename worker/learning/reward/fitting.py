@@ -15,10 +15,11 @@ from worker.learning.progress import Progress, Report, silent
 from worker.learning.records import Label
 from worker.learning.reward.backbone import output_layer, recomputed_layers
 from worker.learning.reward.batches import encode_labels
-from worker.learning.reward.likelihood import calibrate
+from worker.learning.reward.likelihood import AnswerModel, calibrate
 from worker.learning.reward.loop import Fit, learn, validation_outputs, weights_of
 from worker.learning.reward.lora import low_rank_adapters
-from worker.learning.reward.model import RewardModel, load_reward_model, new_reward_model
+from worker.learning.reward.model import RewardModel, load_reward_model, new_heads, new_reward_model
+from worker.learning.reward.normalisation import Normalisation
 from worker.learning.reward.observations import AnswerShape, Weighting, observe, shape_of, teaches
 from worker.learning.reward.overall import head_posterior, is_overall
 from worker.learning.reward.settings import RewardSettings
@@ -167,28 +168,31 @@ def _begin(
     device: torch.device,
 ) -> RewardModel:
     """The model as it is before the first step."""
-    fresh = new_reward_model(source, seed, device, shape, settings.max_tokens, settings.precision)
-    if way.start == "fresh" or start is None:
-        return fresh
-    return warm_started(fresh, load_reward_model(start, device, settings.precision))
+    if way.start == "warm" and start is not None:
+        earlier = load_reward_model(start, device, settings.precision)
+        return replace(warm_started(earlier, shape, seed), max_tokens=settings.max_tokens)
+    return new_reward_model(source, seed, device, shape, settings.max_tokens, settings.precision)
 
 
 @torch.no_grad()
-def warm_started(fresh: RewardModel, earlier: RewardModel) -> RewardModel:
-    """The earlier model's trunk and heads in the unit of log-odds, in which fitting starts, with fresh thresholds.
+def warm_started(earlier: RewardModel, shape: AnswerShape, seed: int) -> RewardModel:
+    """An earlier model, in place: its heads in the unit of log-odds, in which fitting starts, and fresh thresholds.
 
-    Outputs that the earlier model did not have start fresh.
+    Outputs that it does not have start fresh.
     """
-    layer = output_layer(earlier.model)
-    for parameter in layer.parameters():
-        parameter.mul_(earlier.answers.slopes[0])
-    for place, output in enumerate(fresh.outputs[1:]):
-        if earlier.heads is not None and fresh.heads is not None and output in earlier.outputs[1:]:
+    layer, device = output_layer(earlier.model), earlier.model.device
+    heads = new_heads(layer.in_features, len(shape.outputs) - 1, seed, device)
+    for place, output in enumerate(shape.outputs[1:]):
+        if heads is not None and earlier.heads is not None and output in earlier.outputs[1:]:
             before = earlier.outputs.index(output) - 1
             slope = earlier.answers.slopes[before + 1]
-            fresh.heads.weight[place] = earlier.heads.weight[before] * slope
-            fresh.heads.bias[place] = earlier.heads.bias[before] * slope
-    return replace(fresh, model=earlier.model, tokenizer=earlier.tokenizer, forward=earlier.forward)
+            heads.weight[place] = earlier.heads.weight[before] * slope
+            heads.bias[place] = earlier.heads.bias[before] * slope
+    for parameter in layer.parameters():
+        parameter.mul_(earlier.answers.slopes[0])
+    return replace(
+        earlier, answers=AnswerModel(shape).to(device), heads=heads, posterior=None, normalisation=Normalisation()
+    )
 
 
 def _weighting(settings: RewardSettings, set_weight: SetWeight) -> Weighting:

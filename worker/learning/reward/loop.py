@@ -89,8 +89,11 @@ class Fit:
         return observe(own, places, self.reward_model.answers.shape, self.weighting)
 
     def fingerprint(self) -> str:
-        """What a checkpoint must agree with to be continued: settings, seed, labels and the weights' shapes."""
-        left_out = {"checkpoint_seconds", "posterior"}
+        """What a checkpoint must agree with to be continued: settings, seed, labels and the weights' shapes.
+
+        What only bounds memory may change in between.
+        """
+        left_out = {"checkpoint_seconds", "posterior", "micro_batch_tokens", "gradient_checkpointing"}
         settings = {name: value for name, value in asdict(self.settings).items() if name not in left_out}
         total = hashlib.sha256(json.dumps([settings, asdict(self.weighting), self.seed]).encode())
         for own in (self.taught, self.checked):
@@ -142,28 +145,10 @@ def learn(fit: Fit, report: Report, checkpoints: Path | None) -> Course:
 
 
 def optimise(fit: Fit, optimiser: torch.optim.Optimizer, batch: Sequence[int], share: float, course: Course) -> Metrics:
-    """One step on the mean over a batch's labels, by weight; `share` is that of the highest learning rates.
-
-    Where memory runs out, the step is done again in smaller micro-batches, from the beginning.
-    """
-    device = fit.reward_model.model.device
-    while True:
-        budget = course.micro_batch_tokens or fit.settings.micro_batch_tokens or token_budget(device)
-        parts = micro_batches(fit.reward_model.forward, fit.taught, batch, budget)
-        try:
-            metrics = accumulate_gradients(fit, batch, parts)
-            break
-        except (RuntimeError, MemoryError) as error:
-            if not ran_out_of_memory(error):
-                raise
-            if max(map(len, parts)) == 1:
-                raise no_room(device) from error
-            tokens = [sum(own.tokens for own in fit.taught.select(part).sets) for part in parts]
-            course.micro_batch_tokens = max(1, min(budget, max(tokens)) // 2)
-        optimiser.zero_grad()
-        free_memory(device)
+    """One step on the mean over a batch's labels, by weight; `share` is that of the highest learning rates."""
+    metrics = _within_memory(fit, optimiser, batch, course)
+    rate = share * fit.settings.learning_rate
     if not math.isfinite(metrics["loss"]):
-        rate = share * fit.settings.learning_rate
         raise ValueError(
             f"the loss is {metrics['loss']} at step {course.step + 1}, where the learning rate was {rate:.2g}: lower"
             " learning_rate, or max_grad_norm, or compute in fp32"
@@ -176,9 +161,29 @@ def optimise(fit: Fit, optimiser: torch.optim.Optimizer, batch: Sequence[int], s
         group["lr"] = share * group["highest"]
     optimiser.step()
     optimiser.zero_grad()
-    if course.micro_batch_tokens is not None:
-        metrics["micro_batch_tokens"] = float(course.micro_batch_tokens)
-    return {**metrics, "grad_norm": float(norm), "learning_rate": share * fit.settings.learning_rate}
+    return {**metrics, "grad_norm": float(norm), "learning_rate": rate}
+
+
+def _within_memory(fit: Fit, optimiser: torch.optim.Optimizer, batch: Sequence[int], course: Course) -> Metrics:
+    """The gradients of a batch; where memory runs out, anew from the beginning in smaller micro-batches."""
+    device = fit.reward_model.model.device
+    while True:
+        budget = fit.settings.micro_batch_tokens or token_budget(device)
+        budget = min(budget, course.micro_batch_tokens or budget)
+        parts = micro_batches(fit.reward_model.forward, fit.taught, batch, budget)
+        try:
+            metrics = accumulate_gradients(fit, batch, parts)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out_of_memory(error):
+                raise
+            if max(map(len, parts)) == 1:
+                raise no_room(device) from error
+        else:
+            return metrics | ({"micro_batch_tokens": float(budget)} if course.micro_batch_tokens else {})
+        tokens = [sum(own.tokens for own in fit.taught.select(part).sets) for part in parts]
+        course.micro_batch_tokens = max(1, min(budget, max(tokens)) // 2)
+        optimiser.zero_grad()
+        free_memory(device)
 
 
 def accumulate_gradients(fit: Fit, batch: Sequence[int], parts: Sequence[Sequence[int]]) -> Metrics:

@@ -229,13 +229,14 @@ def new_reward_model(
         tokenizer,
         Forward(model, tokenizer, precision),
         AnswerModel(shape).to(device),
-        _new_heads(output_layer(model).in_features, len(shape.outputs) - 1, seed, device),
+        new_heads(output_layer(model).in_features, len(shape.outputs) - 1, seed, device),
         max_tokens=max_tokens,
         precision=precision,
     )
 
 
-def _new_heads(width: int, count: int, seed: int, device: torch.device) -> nn.Linear | None:
+def new_heads(width: int, count: int, seed: int, device: torch.device) -> nn.Linear | None:
+    """Layers for further outputs, with weights as in `new_reward_model`'s own head; None for none."""
     if not count:
         return None
     heads = nn.Linear(width, count)
@@ -280,7 +281,7 @@ def load_reward_model(folder: Path, device: torch.device, precision: Precision =
     tensors = load_file(folder / REWARD_TENSORS)
     model = load_classifier(str(folder)).to(device)
     answers = AnswerModel.from_facts(facts["answers"]).to(device)
-    heads = _new_heads(output_layer(model).in_features, len(answers.shape.outputs) - 1, 0, device)
+    heads = new_heads(output_layer(model).in_features, len(answers.shape.outputs) - 1, 0, device)
     if heads is not None:
         heads.load_state_dict({name: tensors[f"heads.{name}"] for name in heads.state_dict()})
     posterior = Posterior.from_tensors(tensors)

@@ -1,7 +1,6 @@
 import json
 import math
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from scipy.special import expit
 from worker.learning.records import Judgement, Label, Scale
 from worker.learning.reward.backbone import output_layer
 from worker.learning.reward.card import reward_card
-from worker.learning.reward.model import RewardModel, all_outputs, new_reward_model
+from worker.learning.reward.encoding import encode_sets
+from worker.learning.reward.model import RewardModel, all_outputs, new_reward_model, read_features
 from worker.learning.reward.observations import shape_of
 from worker.learning.reward.uncertainty import Posterior
 
@@ -123,9 +123,26 @@ def test_less_is_sure_where_the_posterior_is_wide(reward_model: RewardModel) -> 
     narrow, wide = (reward_card(with_posterior(reward_model, own), some_labels()) for own in (1e12, 1e-12))
     assert narrow["uncertainty"]["nll"] == pytest.approx(narrow["nll"], rel=1e-4)
     assert wide["uncertainty"]["nll"] == pytest.approx(math.log(2), rel=1e-4)
-    rows = wide["uncertainty"]["by_deviation"]
+    assert {row["low"] for row in wide["uncertainty"]["by_deviation"]} == {100.0}
+
+
+def test_pairs_are_parted_by_how_sure_their_difference_is(reward_model: RewardModel) -> None:
+    """With a precision of 2 I the deviation is |difference of features| / sqrt(2)."""
+    labels = [label for label in some_labels() if not label.implied]
+    rows = reward_card(with_posterior(reward_model, 2.0), labels)["uncertainty"]["by_deviation"]
+    encoded = encode_sets(reward_model.tokenizer, 64, [(label.prompt, label.responses) for label in labels])
+    features = read_features(reward_model, encoded.sets, lambda own: own).double().numpy()
+    head = output_layer(reward_model.model).weight[0].detach().numpy()
+    apart = [
+        features[own[better]] - features[own[worse]]
+        for label, own in zip(labels, encoded.places, strict=True)
+        for better, worse in label.overall.ordered_pairs()
+    ]
+    parts = np.array_split(sorted((np.linalg.norm(x) / math.sqrt(2) / abs(x @ head), x @ head > 0) for x in apart), 4)
     assert [row["n"] for row in rows] == [11, 11, 10, 10]
-    assert all(before["high"] <= after["low"] for before, after in pairwise(rows))
+    for row, part in zip(rows, parts, strict=True):
+        assert (row["low"], row["high"]) == pytest.approx((min(part[0][0], 100), min(part[-1][0], 100)), rel=1e-3)
+        assert row["accuracy"] == pytest.approx(part[:, 1].mean())
 
 
 def test_corrections_alone_are_measured_and_named(reward_model: RewardModel) -> None:

@@ -27,6 +27,8 @@ from worker.learning.reward.probes import (
 from worker.learning.reward.uncertainty import Posterior, moderated
 
 DEVIATION_BINS = 4
+LARGEST_DEVIATION = 100.0
+"""In differences: where two scores are alike, their difference may as well be the other way round."""
 PAIRS_AT_ONCE = 4_096
 """Pairs whose features are in memory side by side."""
 
@@ -220,35 +222,39 @@ def uncertainty_figures(
     """Whether the model is less right where it says that it is less sure; None without a posterior or pairs.
 
     `nll` and `ece` of the probabilities that the posterior draws towards 1/2 (`uncertainty.moderated`), to compare with
-    those without it. `by_deviation`: rows of equally many pairs by the deviation of their difference of scores, in
-    logits (`low`, `high`) with `evaluation.brief_figures`. `determined`: how many of the `width` directions of the head
-    the labels determined.
+    those without it. `by_deviation`: rows of equally many pairs by the deviation of their difference of scores, as a
+    share of that difference (`low`, `high`, at most `LARGEST_DEVIATION`), with `evaluation.brief_figures`; by the
+    deviation itself the surest would come last, since it grows with the difference. `determined`: how many of the
+    `width` directions of the head the labels determined, against a prior of `prior_precision`.
     """
     posterior = reward_model.posterior
     if posterior is None or not measured:
         return None
     slope = float(reward_model.answers.slopes[0])
-    deviations = slope * pair_deviations(posterior, held_out, measured)
-    drawn = moderated(slope * torch.tensor([pair.difference for pair in measured]).double(), deviations) / slope
-    sure = probabilities(reward_model, drawn).tolist()
+    differences = torch.tensor([pair.difference for pair in measured], dtype=torch.float64)
+    deviations = pair_deviations(posterior, held_out, measured)
+    sure = probabilities(reward_model, moderated(slope * differences, slope * deviations) / slope).tolist()
     own = figures(as_pairs([replace(pair, probability=p) for pair, p in zip(measured, sure, strict=True)]), seed)
-    rows = [
-        {
-            "low": float(deviations[place[0]]),
-            "high": float(deviations[place[-1]]),
-            **brief_figures(as_pairs([measured[index] for index in place.tolist()]), seed),
-        }
-        for place in torch.tensor_split(deviations.argsort(), DEVIATION_BINS)
-        if len(place)
-    ]
     return {
         "nll": own["nll"],
         "ece": own["ece"],
-        "by_deviation": rows,
+        "by_deviation": by_deviation(measured, deviations / differences.abs(), seed),
         "determined": posterior.determined,
         "width": len(posterior.head),
         "prior_precision": posterior.prior_precision,
     }
+
+
+def by_deviation(measured: Sequence[JudgedPair], relative: Tensor, seed: int) -> list[Figures]:
+    """Figures on pairs whose differences are about as sure, the surest first; `relative` is [pairs]."""
+    relative = relative.nan_to_num(LARGEST_DEVIATION).clamp(max=LARGEST_DEVIATION)
+    rows: list[Figures] = []
+    for places in torch.tensor_split(relative.argsort(), DEVIATION_BINS):
+        if len(places):
+            own = as_pairs([measured[place] for place in places.tolist()])
+            low, high = float(relative[places[0]]), float(relative[places[-1]])
+            rows.append({"low": low, "high": high, **brief_figures(own, seed)})
+    return rows
 
 
 def pair_deviations(posterior: Posterior, held_out: HeldOut, judged: Sequence[JudgedPair]) -> Tensor:

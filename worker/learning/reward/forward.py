@@ -35,6 +35,7 @@ class Forward:
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, precision: Precision = "auto"
     ) -> None:
         self.model = model
+        self.tokenizer = tokenizer
         self._pad_token_id = int(tokenizer.pad_token_id)
         self._end_token_id = int(tokenizer.eos_token_id if tokenizer.sep_token_id is None else tokenizer.sep_token_id)
         takes_cache = "use_cache" in inspect.signature(model.forward).parameters

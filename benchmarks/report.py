@@ -1,0 +1,118 @@
+"""How does a benchmark report? One row a case, as a table and as JSON in the form of the design's section 9."""
+
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Row:
+    """Ours beside a peer's in one case; higher is better.
+
+    `interval` is of the ratio, where it was estimated from more than the runs. `equal` says that the goal is reached
+    by a ratio whose interval reaches it: ours need not be more, only not certainly less.
+    """
+
+    case: str
+    metric: str
+    ours_runs: Sequence[float]
+    peer_runs: Sequence[float]
+    peer_name: str
+    goal: float | None = None
+    interval: tuple[float, float] | None = None
+    equal: bool = False
+
+    @property
+    def ours(self) -> float:
+        """The median."""
+        return statistics.median(self.ours_runs)
+
+    @property
+    def peer(self) -> float:
+        """The median."""
+        return statistics.median(self.peer_runs)
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """The interval, or the least and greatest ratio of runs that came after one another."""
+        ratios = [own / other for own, other in zip(self.ours_runs, self.peer_runs, strict=True)]
+        return self.interval or (min(ratios), max(ratios))
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal is reached, where there is one."""
+        if self.goal is None:
+            return None
+        return (self.spread[1] if self.equal else self.ours / self.peer) >= self.goal
+
+    def as_json(self) -> dict[str, Any]:
+        """With all digits that say anything."""
+        return {
+            "case": self.case,
+            "metric": self.metric,
+            "ours": _short(self.ours),
+            "peer": _short(self.peer),
+            "peer_name": self.peer_name,
+            "ours_runs": [_short(run) for run in self.ours_runs],
+            "peer_runs": [_short(run) for run in self.peer_runs],
+            "ratio": _short(self.ours / self.peer),
+            "spread": [_short(end) for end in self.spread],
+            "goal": self.goal,
+            "met": self.met,
+        }
+
+
+def machine(**more: Any) -> dict[str, Any]:
+    """Where it was measured, and how much else the machine had to do."""
+    models = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return {
+        "cpu": models[0] if models else platform.processor(),
+        "cores": psutil.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9),
+        "load": round(os.getloadavg()[0], 1),
+        "python": platform.python_version(),
+        **more,
+    }
+
+
+def commit() -> str:
+    """What was measured."""
+    asked = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return asked.stdout.strip() or "unknown"
+
+
+def write(file: Path, benchmark: str, rows: Sequence[Row], **more: Any) -> None:
+    """Writes all rows with the machine and the commit."""
+    report = {"benchmark": benchmark, "machine": machine(**more), "commit": commit()}
+    file.write_text(json.dumps({**report, "results": [row.as_json() for row in rows]}, indent=2) + "\n")
+
+
+def show(rows: Sequence[Row]) -> None:
+    """Prints the table."""
+    print(f"\n{'case':28} {'metric':10} {'ours':>8} {'peer':>8} {'ratio':>7} {'spread':>14} {'goal':>5}  met")
+    for row in rows:
+        shown = row.as_json()
+        spread = "{:g} to {:g}".format(*shown["spread"])
+        goal = "" if row.goal is None else f"{row.goal:g}"
+        met = {True: "yes", False: "NO", None: ""}[row.met]
+        print(
+            f"{row.case:28} {row.metric:10} {shown['ours']:>8g} {shown['peer']:>8g} {shown['ratio']:>7g}"
+            f" {spread:>14} {goal:>5}  {met}"
+        )
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.3g}")

@@ -101,6 +101,11 @@ def test_the_same_texts_in_other_places_are_the_same_pair_and_a_person_votes_onc
     assert (value(ceiling["another_annotator"]), ceiling["another_annotator"]["count"]) == (1.0, 2)  # type: ignore[index]
 
 
+def test_nobody_can_agree_on_the_order_of_one_text() -> None:
+    labels = [a_label(FIRST, ("a", "a"), annotator=name) for name in ("ada", "bob")]
+    assert noise_ceiling(judge(labels, [[0.0, 0.0]] * 2), 0) is None
+
+
 def test_figures_by_agreement() -> None:
     """Three of four, two of two, two of three (one tied them), and an even split that has no majority."""
     labels = [

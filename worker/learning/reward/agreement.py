@@ -38,6 +38,8 @@ def votes_on(judged: Sequence[JudgedPair]) -> list[Votes]:
     """
     by_texts: dict[tuple[int, frozenset[str]], dict[str | int, JudgedPair]] = {}
     for pair in judged:
+        if pair.texts[0] == pair.texts[1]:
+            continue  # the same text twice has no order to agree on
         own = by_texts.setdefault((pair.prompt, frozenset(pair.texts)), {})
         own[pair.place if pair.label.annotator is None else pair.label.annotator] = pair
     answers = [list(own.values()) for own in by_texts.values() if len(own) > 1]

@@ -92,7 +92,8 @@ def longest_text(model: PreTrainedModel, max_tokens: int) -> int:
     for name, layer in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(layer, nn.Embedding) and layer.padding_idx is not None:
             return min(max_tokens, layer.num_embeddings - layer.padding_idx - 1)  # RoBERTa counts from there on
-    return min(max_tokens, getattr(model.config.get_text_config(), "max_position_embeddings", None) or max_tokens)
+    room = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0
+    return min(max_tokens, room) if room > 0 else max_tokens  # XLNet has -1, for no limit
 
 
 @contextmanager

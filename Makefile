@@ -30,10 +30,10 @@ run: setup  ## server, worker and database with the demo project on http://127.0
 demo: setup  ## the whole loop, twice round, with simulated annotators; then it checks itself (SEED=7 for another seed)
 	$(BIN)/prefloop demo --seed $(SEED)
 
-# A file's tests stay in one process; each process has a Postgres and a Chromium of its own.
+# A file's tests stay in one process; each process has a Postgres and a Chromium of its own, and torch takes one thread.
 test: setup  ## every test, browser tests included, in two processes (PROCESSES=1 for one after another)
 	$(BIN)/python -m tests.browser.chromium
-	$(BIN)/pytest -m 'not long' --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not long' --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-long: setup  ## the tests that take many minutes
 	$(BIN)/python -m tests.browser.chromium

@@ -118,6 +118,28 @@ def test_labels_to_be_compared_with_a_model_take_its_scales(tmp_path: Path) -> N
     known = {"overall": (Scale(4, ties=False), Scale(3, ties=True), Scale(1, ties=True))}
     assert read_labels(file, known)[0].overall.scale == Scale(3, ties=True)
     assert read_labels(file, {"overall": (Scale(1, ties=True),)})[0].overall.scale == Scale(2, ties=False)
+    plain = written(tmp_path, {"prompt": "Hello", "responses": ["a", "b"], "ranking": [0, 1]})
+    assert read_labels(plain, {"overall": (Scale(3, ties=True),)})[0].overall.scale == Scale(1, ties=False)
+
+
+def test_a_correction_is_never_a_tie_and_has_no_grade(tmp_path: Path) -> None:
+    pair = {"prompt": "Hello", "responses": ["a", "b"]}
+    file = written(
+        tmp_path,
+        pair | {"ranking": [0, 1], "strength": 2, "corrections": [{"corrects_id": 1, "text": "c"}]},
+        pair | {"ranking": [[0, 1]], "corrections": [{"corrects_id": 0, "text": "c"}]},
+        {"prompt": "Hello", "chosen": "c", "rejected": "a", "implied": True, "strength": 0},
+        {"prompt": "Hello", "responses": ["a", "b", "c"], "ranking": [[0, 1], 2]},
+    )
+    scales = [(label.implied, label.overall.scale) for label in read_labels(file)]
+    graded, corrected = (False, Scale(2, ties=True)), (True, Scale(1, ties=False))
+    assert scales == [graded, corrected, graded, corrected, corrected, (False, Scale(1, ties=True))]
+
+
+def test_a_criterion_may_be_called_as_our_own_outputs_are(tmp_path: Path) -> None:
+    criteria = {"overall": {"scores": [1, 2]}, "score": {"ranking": [0, 1], "strength": 1}}
+    label = label_of(tmp_path, responses=["a", "b"], criteria=criteria)
+    assert set(label.criteria) == {"overall (criterion)", "score (criterion)"}
 
 
 # Others' shapes
@@ -263,7 +285,6 @@ PAIR = {"prompt": "Hello", "responses": ["a", "b"]}
         (PAIR | {"scores": [1, 2], "given_scores": [1, 2]}, 'it has "scores" and "given_scores"'),
         (PAIR | {"criteria": {"honest": [1, 2]}}, '"criteria"."honest" is a list'),
         (PAIR | {"criteria": {"honest": {"scores": [1]}}}, '"criteria"."honest"."scores" must have'),
-        (PAIR | {"criteria": {"overall": {"scores": [1, 2]}}}, "the name of the overall judgement"),
         (PAIR | {"weight": -1}, '"weight" is -1'),
         (PAIR | {"weight": True}, '"weight" is true'),
         (PAIR | {"annotator": True}, '"annotator" is true, not a text or a number'),

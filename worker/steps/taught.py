@@ -8,7 +8,7 @@ from app.domain.answers import Kind
 from app.domain.judgement import JudgementForm
 from app.domain.snapshots import RankedSet
 from worker.learning.records import Judgement, Label, Scale
-from worker.learning.reward.observations import OVERALL, SCORE
+from worker.learning.reward.lines import output_of
 from worker.steps.inputs import as_messages
 
 _CORRECTED = Scale(levels=1, ties=False)  # whoever corrects a response does not call the two equal
@@ -66,11 +66,6 @@ def as_labels(ranked: RankedSet, weight: float = 1.0) -> Iterator[Label]:
     for (_better_id, better), (_worse_id, worse) in ranked.implied_pairs():
         order = Judgement(groups=((0,), (1,)), scale=_CORRECTED)
         yield Label(prompt, (better, worse), order, annotator=annotator, weight=weight, implied=True)
-
-
-def output_of(criterion: str) -> str:
-    """What a reward model calls the output of a criterion: its key, where no output of its own is called so."""
-    return f"{criterion} (criterion)" if criterion in {OVERALL, SCORE} else criterion
 
 
 def _said(form: JudgementForm, kind: Kind, count: int, said: Mapping[str, Any]) -> _Said:

@@ -19,8 +19,6 @@ from worker.learning.reward.shapes import (
     read_text,
 )
 
-RESERVED = frozenset({OVERALL, SCORE})
-
 
 @dataclass(frozen=True)
 class Line:
@@ -68,6 +66,11 @@ def parse_line(row: Json) -> Line:
     )
 
 
+def output_of(criterion: str) -> str:
+    """What a reward model calls the output of a criterion: its name, where no output of its own is called so."""
+    return f"{criterion} (criterion)" if criterion in {OVERALL, SCORE} else criterion
+
+
 # What is said of them
 
 
@@ -91,15 +94,11 @@ def _criteria(row: Row, asked: Asked) -> tuple[dict[str, Judgement], frozenset[s
     open_scales: set[str] = set()
     for key, said in _object(given, '"criteria"').items():
         where = f'"criteria"."{key}"'
-        if key in RESERVED:
-            raise BadLine(
-                f"{where} has the name of the overall judgement: put it beside the prompt or call it otherwise"
-            )
         if not isinstance(said, dict):
             raise BadLine(f'{where} is {kind(said)}, and must be an object with "ranking" or "scores"')
-        judgements[key], is_open = _judgement(said, asked, (), f"{where}.")
+        judgements[output_of(key)], is_open = _judgement(said, asked, (), f"{where}.")
         if is_open:
-            open_scales.add(key)
+            open_scales.add(output_of(key))
     return judgements, frozenset(open_scales)
 
 

@@ -1,71 +1,95 @@
 """How many grades could annotators give, and could they tie? What no line says alone, the whole file does."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
-from worker.learning.records import Judgement, Scale
+from worker.learning.records import Judgement, Label, Scale
 from worker.learning.reward.lines import Line
 from worker.learning.reward.observations import OVERALL
+
+
+@dataclass(frozen=True)
+class Said:
+    """A judgement of a label, by its name: `overall` or a criterion's."""
+
+    name: str
+    judgement: Judgement
+    label: Label
+
+    @property
+    def is_tied_pair(self) -> bool:
+        """Whether two responses are tied, and no others are in the order."""
+        return len(self.judgement.groups) == 1 and len(self.judgement.ranked) == 2
+
+    @property
+    def is_graded(self) -> bool:
+        """Whether it can stand on a scale of several grades."""
+        return self.judgement.strength is not None or self.is_tied_pair
 
 
 def on_common_scales(lines: Sequence[Line], known: Mapping[str, Sequence[Scale]] | None = None) -> list[Line]:
     """The lines with their scales settled, as nobody can from a single line.
 
     Where lines do not say how many grades there were, the largest strength among them says it; ties of a pair stand on
-    that scale too. Where no tie was given on a scale, it has none. A scale that is not among the `known` ones of its
-    judgement becomes the smallest of them that has as many grades.
+    that scale too. Where no tie was given on a scale, it has none; nor could a correction have been one. A scale that
+    is not among the `known` ones of its judgement becomes the smallest of them that can take it.
     """
     levels = _open_levels(lines)
-    graded = [_graded(line, levels) for line in lines]
+
+    def graded(line: Line, said: Said) -> Judgement:
+        is_open = said.name in line.open_scales and said.is_graded
+        return replace(said.judgement, scale=Scale(levels.get(said.name, 1))) if is_open else said.judgement
+
+    lines = [_changed(line, partial(graded, line)) for line in lines]
     with_ties = {
-        (name, judgement.scale.levels)
-        for line in graded
-        for name, judgement in _judgements(line)
-        if judgement.tied_pairs()
+        (said.name, said.judgement.scale.levels)
+        for line in lines
+        for said in _all_said(line)
+        if said.judgement.tied_pairs()
     }
 
-    def settled(name: str, judgement: Judgement) -> Judgement:
-        own = judgement.scale.levels
-        scale = Scale(own, ties=(name, own) in with_ties)
-        return replace(judgement, scale=_nearest(scale, (known or {}).get(name, ())))
+    def settled(said: Said) -> Judgement:
+        own = said.judgement.scale.levels
+        ties = not said.label.implied and (said.name, own) in with_ties
+        scale = _nearest(said, Scale(own, ties), (known or {}).get(said.name, ()))
+        return replace(said.judgement, scale=scale)
 
-    return [_with_judgements(line, settled) for line in graded]
+    return [_changed(line, settled) for line in lines]
 
 
 def _open_levels(lines: Sequence[Line]) -> dict[str, int]:
     """The largest strength of each judgement among the lines that do not say their grades."""
     levels: dict[str, int] = {}
     for line in lines:
-        for name, judgement in _judgements(line):
-            if name in line.open_scales and judgement.strength is not None:
-                levels[name] = max(levels.get(name, 1), judgement.strength)
+        for said in _all_said(line):
+            if said.name in line.open_scales and said.judgement.strength is not None:
+                levels[said.name] = max(levels.get(said.name, 1), said.judgement.strength)
     return levels
 
 
-def _graded(line: Line, levels: Mapping[str, int]) -> Line:
-    def graded(name: str, judgement: Judgement) -> Judgement:
-        return replace(judgement, scale=Scale(levels.get(name, 1))) if name in line.open_scales else judgement
-
-    return _with_judgements(line, graded) if line.open_scales else line
-
-
-def _nearest(scale: Scale, known: Sequence[Scale]) -> Scale:
-    fitting = [one for one in known if one.levels >= scale.levels and (one.ties or not scale.ties)]
+def _nearest(said: Said, scale: Scale, known: Sequence[Scale]) -> Scale:
+    fitting = [
+        one
+        for one in known
+        if one.levels >= scale.levels and (one.ties or not scale.ties) and (one.levels == 1 or said.is_graded)
+    ]
     return min(fitting, key=lambda one: (one.levels, one.ties != scale.ties), default=scale)
 
 
-def _judgements(line: Line) -> Iterator[tuple[str, Judgement]]:
+def _all_said(line: Line) -> Iterator[Said]:
     for label in line.labels:
-        yield OVERALL, label.overall
-        yield from label.criteria.items()
+        yield Said(OVERALL, label.overall, label)
+        for name, judgement in label.criteria.items():
+            yield Said(name, judgement, label)
 
 
-def _with_judgements(line: Line, change: Callable[[str, Judgement], Judgement]) -> Line:
+def _changed(line: Line, change: Callable[[Said], Judgement]) -> Line:
     labels = tuple(
         replace(
             label,
-            overall=change(OVERALL, label.overall),
-            criteria={key: change(key, judgement) for key, judgement in label.criteria.items()},
+            overall=change(Said(OVERALL, label.overall, label)),
+            criteria={name: change(Said(name, judgement, label)) for name, judgement in label.criteria.items()},
         )
         for label in line.labels
     )

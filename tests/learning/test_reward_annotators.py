@@ -133,23 +133,25 @@ def test_the_prior_is_a_beta_about_the_typical_quality_and_a_normal() -> None:
     assert annotators.log_prior().item() == pytest.approx(expected, rel=1e-5)
 
 
-def simulated(count: int, sets: int, people: int, seed: int) -> tuple[list[Label], Tensor, np.ndarray, np.ndarray]:
-    """Rankings by people of planted qualities and biases; a careless one's answers follow from positions alone.
+def simulated(
+    count: int, people: int, seed: int, scores: np.ndarray
+) -> tuple[list[Label], Tensor, np.ndarray, np.ndarray]:
+    """Rankings of responses with these scores [sets, count], by people of planted qualities and biases.
 
-    A considered order is Plackett and Luce's; a careless one is drawn pair by pair until it is an order.
+    A considered order is Plackett and Luce's; a careless one follows from positions alone, drawn pair by pair until it
+    is an order.
     """
     rng = np.random.default_rng(seed)
     qualities, biases = np.linspace(0.35, 0.98, people), rng.permutation(np.linspace(-2, 2, people))
-    labels, scores = [], []
-    for number in range(sets):
+    labels = []
+    for number, own in enumerate(scores):
         person, shown = number % people, rng.permutation(count)
-        scores.append(rng.normal(0, 2, count))
-        order = np.argsort(-scores[-1] - rng.gumbel(size=count))
+        order = np.argsort(-own - rng.gumbel(size=count))
         if rng.random() > qualities[person]:
             order = shown[careless_order(count, biases[person], rng)]
         groups = tuple((int(place),) for place in order)
         labels.append(label(Judgement(groups, scale=NO_TIES), annotator=f"{person:02}", shown=tuple(map(int, shown))))
-    return labels, torch.tensor(np.concatenate(scores))[:, None], qualities, biases
+    return labels, torch.tensor(scores.reshape(-1, 1)), qualities, biases
 
 
 def careless_order(count: int, bias: float, rng: np.random.Generator) -> np.ndarray:
@@ -163,7 +165,9 @@ def careless_order(count: int, bias: float, rng: np.random.Generator) -> np.ndar
 
 @pytest.mark.parametrize(("count", "set_weight"), [(2, "1"), (4, "1"), (4, "k-1")])
 def test_planted_qualities_and_biases_are_recovered(count: int, set_weight: Literal["1", "k-1"]) -> None:
-    labels, outputs, qualities, biases = simulated(count, sets=4_800, people=12, seed=0)
+    labels, outputs, qualities, biases = simulated(
+        count, people=12, seed=0, scores=np.random.default_rng(0).normal(0, 2, (4_800, count))
+    )
     answers, seen = observed(labels, Weighting(set_weight))
     fit(answers, seen, outputs)
     assert answers.annotators is not None
@@ -178,7 +182,9 @@ def test_planted_qualities_and_biases_are_recovered(count: int, set_weight: Lite
 
 def test_careless_rankings_are_told_from_considered_ones() -> None:
     """The share of labels that were considered, among those believed, is as high as the belief says."""
-    labels, outputs, qualities, _ = simulated(4, sets=2_400, people=6, seed=1)
+    labels, outputs, qualities, _ = simulated(
+        4, people=6, seed=1, scores=np.random.default_rng(1).normal(0, 2, (2_400, 4))
+    )
     answers, seen = observed(labels)
     fit(answers, seen, outputs)
     with torch.no_grad():
@@ -194,11 +200,56 @@ def test_careless_rankings_are_told_from_considered_ones() -> None:
         assert answers.responsibilities(outputs, turned).mean() < believed.mean() - 0.2
 
 
+def test_learned_noise_makes_a_better_reward_of_the_same_labels() -> None:
+    """A linear reward and the annotators' numbers, by Adam together, against Adam that believes everybody alike."""
+    rng = np.random.default_rng(5)
+    planted = rng.normal(0, 0.5, 32)
+    features = rng.normal(0, 1, (600, 4, 32))
+    labels, _, qualities, _ = simulated(4, people=10, seed=5, scores=features @ planted)
+    rewards, learned = {}, np.zeros(0)
+    for annotators in (False, True):
+        shape = shape_of(labels, annotators)
+        answers, seen = AnswerModel(shape), observe(labels, one_by_one(labels), shape, Weighting())
+        reward = torch.nn.Linear(32, 1, bias=False)
+        torch.nn.init.zeros_(reward.weight)
+        free = [one for one in answers.parameters() if one.requires_grad]
+        optimiser = torch.optim.Adam([{"params": reward.parameters(), "lr": 1e-2}, {"params": free, "lr": 5e-2}])
+        for _ in range(200):
+            optimiser.zero_grad()
+            outputs = reward(torch.tensor(features, dtype=torch.float32).reshape(-1, 32))
+            loss = -answers.label_log_likelihoods(outputs, seen).sum() - answers.log_prior()
+            loss.backward()
+            optimiser.step()
+        weights = reward.weight.detach().numpy()[0]
+        rewards[annotators] = weights @ planted / np.linalg.norm(weights) / np.linalg.norm(planted)
+        if answers.annotators is not None:
+            learned = answers.annotators.qualities.detach().numpy()[:-1]
+    assert 1 - rewards[True] < 0.8 * (1 - rewards[False])  # the angle to the planted reward is smaller
+    assert np.corrcoef(learned, qualities)[0, 1] > 0.9
+
+
+def fit_free_scores(
+    labels: Sequence[Label], places: Sequence[tuple[int, int]], deviation: float
+) -> tuple[dict[str, float], Tensor]:
+    """Every annotator's quality by name, and the scores [responses] that were learned with them, free of any text."""
+    shape = shape_of(labels, annotators=True)
+    answers, seen = AnswerModel(shape), observe(labels, places, shape, Weighting())
+    outputs = torch.zeros(1 + max(map(max, places)), 1, requires_grad=True)
+    fit(answers, seen, outputs, deviation)
+    assert answers.annotators is not None
+    qualities = answers.annotators.qualities.tolist()[:-1]
+    return dict(zip(shape.annotators, qualities, strict=True)), outputs.detach()[:, 0]
+
+
+def read_rows(file: str, delimiter: str = ",") -> list[dict[str, str]]:
+    with (DATA / file).open() as lines:
+        return list(csv.DictReader(lines, delimiter=delimiter))
+
+
 @pytest.mark.skipif(not (DATA / "snow2008").is_dir(), reason="needs ../shared/data/snow2008, which is absent")
 def test_qualities_learned_without_gold_follow_the_agreement_with_gold() -> None:
-    """Snow et al. 2008, textual entailment: 164 workers, two answers; items get a free score each."""
-    with (DATA / "snow2008/rte.standardized.tsv").open() as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
+    """Snow et al. 2008, textual entailment: two answers an item, by 164 workers."""
+    rows = read_rows("snow2008/rte.standardized.tsv", "\t")
     items = {item: place for place, item in enumerate(sorted({row["item"] for row in rows}))}
     labels, places = [], []
     for row in rows:
@@ -206,28 +257,35 @@ def test_qualities_learned_without_gold_follow_the_agreement_with_gold() -> None
         judged = Judgement(((better,), (1 - better,)), scale=NO_TIES)
         labels.append(Label(PROMPT, ("does not follow", "follows"), judged, annotator=row["worker"]))
         places.append((2 * items[row["item"]], 2 * items[row["item"]] + 1))
-    shape = shape_of(labels, annotators=True)
-    answers, seen = AnswerModel(shape), observe(labels, places, shape, Weighting())
-    outputs = torch.zeros(2 * len(items), 1, requires_grad=True)
-    fit(answers, seen, outputs, deviation=3.0)
-    right, total = agreement(rows, [row["worker"] for row in rows])
-    assert answers.annotators is not None
-    learned = dict(zip(shape.annotators, answers.annotators.qualities.tolist(), strict=False))
-    often = [worker for worker in total if total[worker] >= 40]  # others answered 20 items
-    correlation = np.corrcoef(
-        [learned[worker] for worker in often], [right[worker] / total[worker] for worker in often]
-    )
+    qualities, scores = fit_free_scores(labels, places, deviation=3.0)
+    total = Counter(row["worker"] for row in rows)
+    right = Counter(row["worker"] for row in rows if row["response"] == row["gold"])
+    often = [worker for worker in total if total[worker] >= 40]  # the others answered 20 items
+    agreement = [right[worker] / total[worker] for worker in often]
     assert len(often) == 40
-    assert correlation[0, 1] > 0.8
-    margins = (outputs[1::2] - outputs[::2]).detach()[:, 0].tolist()
-    gold = {row["item"]: int(row["gold"]) for row in rows}
-    wrong = [item for item, place in items.items() if (margins[place] > 0) != gold[item]]
+    assert np.corrcoef([qualities[worker] for worker in often], agreement)[0, 1] > 0.8
+    gold = {row["item"]: row["gold"] == "1" for row in rows}
+    wrong = [item for item, place in items.items() if (scores[2 * place + 1] > scores[2 * place]) != gold[item]]
     assert len(wrong) / len(items) < 0.08  # a majority vote errs in 10.3 % of items, Dawid and Skene's model in 7.25 %
 
 
-def agreement(rows: Sequence[dict[str, str]], workers: Sequence[str]) -> tuple[Counter[str], Counter[str]]:
-    """How often each worker was right, and how often they answered."""
-    right: Counter[str] = Counter()
+@pytest.mark.skipif(not (DATA / "ukp_convarg1").is_dir(), reason="needs ../shared/data/ukp_convarg1, which is absent")
+def test_qualities_learned_from_pairs_with_ties_follow_another_estimator() -> None:
+    """Habernal and Gurevych 2016: 50,365 judgments of arguments, beside MACE's competence of each worker."""
+    rows = read_rows("ukp_convarg1/judgments.csv")
+    groups = {"a1": ((0,), (1,)), "a2": ((1,), (0,)), "equal": ((0, 1),)}
+    arguments: dict[tuple[str, str], int] = {}
+    labels, places = [], []
     for row in rows:
-        right[row["worker"]] += row["response"] == row["gold"]
-    return right, Counter(workers)
+        one, other = (arguments.setdefault((row["topic"], name), len(arguments)) for name in row["pair_id"].split("_"))
+        labels.append(
+            Label(PROMPT, ("first", "second"), Judgement(groups[row["value"]]), annotator=row["worker"], shown=(0, 1))
+        )
+        places.append((one, other))
+    qualities, _ = fit_free_scores(labels, places, deviation=2.0)
+    total = Counter(row["worker"] for row in rows)
+    competence = {row["worker"]: float(row["mace_competence"]) for row in rows if row["mace_competence"]}
+    often = [worker for worker in competence if total[worker] >= 100]
+    assert len(often) > 60
+    pairs = [(qualities[worker], competence[worker]) for worker in often]
+    assert stats.spearmanr(pairs).statistic > 0.6

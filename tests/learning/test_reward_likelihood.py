@@ -168,6 +168,17 @@ def test_a_scale_on_which_nobody_tied_stays_finite() -> None:
     assert likelihood.isfinite().all()
 
 
+def test_the_prior_holds_every_number_where_it_starts() -> None:
+    answers = AnswerModel(shape_of(rich_labels(), annotators=False))
+    assert answers.log_prior().item() == 0
+    for parameter in answers.parameters():
+        if parameter.requires_grad:
+            with torch.no_grad():
+                parameter.add_(0.5)
+    expected = -3 * (0.5 / 2) ** 2 / 2 - 3 * 2 * 0.5**2 / 2  # steps of Rao and Kupper's and of two scales of three
+    assert answers.log_prior().item() == pytest.approx(expected - 2 * (0.5 / 2) ** 2 / 2, rel=1e-5)
+
+
 def test_scores_are_normal_about_a_line_on_their_output() -> None:
     ordered = label(Judgement(((0,), (1,))))  # without it the order of the scores would count too
     labels = [label(Judgement(scores=(2.0, None, 7.0))), label(Judgement(scores=(6.0, 1.0)))]

@@ -57,8 +57,9 @@ class Workers:
             self._running[queue] = self._start(queue)
 
     def step_processes(self) -> list[psutil.Process]:
-        """The processes that execute a step for one of these workers."""
-        return psutil.Process(self._running["learn"].pid).children()
+        """The processes that execute a step for one of these workers; what a library starts is none."""
+        children = psutil.Process(self._running["learn"].pid).children()
+        return [child for child in children if "worker.step" in command_of(child)]
 
     def stop(self) -> None:
         for process in self._running.values():
@@ -74,6 +75,13 @@ def workers() -> Iterator[Workers]:
         yield both
     finally:
         both.stop()
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
 
 
 def lives(process: psutil.Process) -> bool:

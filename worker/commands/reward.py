@@ -122,7 +122,7 @@ def fit(
             }
             if curve:
                 card["learning_curve"] = reward_learning_curve(
-                    backbone, train, checked, held_out, chosen, seed, report, where, start
+                    backbone, train, checked, held_out, chosen, seed, card, report, where, start
                 )
         save_reward_model(model, out, card)
         shutil.rmtree(checkpoints, ignore_errors=True)

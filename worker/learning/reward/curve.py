@@ -1,7 +1,8 @@
 """How much better would a reward model get by more labels? Its accuracy over how many it was fitted on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -52,27 +53,30 @@ def reward_learning_curve(
     held_out: Sequence[Label],
     settings: RewardSettings,
     seed: int,
+    whole: Mapping[str, Any],
     report: Report = silent,
     device: torch.device | None = None,
     start: Path | None = None,
 ) -> list[Figures]:
-    """The curve of `fit_reward_model` at `SHARES` of the labels: it costs about as much as two fits on all of them.
+    """The curve of `fit_reward_model` at `SHARES` of the labels: it costs about as much as the fit on all of them.
 
     Args:
-        held_out: labels of prompts that are in neither of the others, to measure on.
+        held_out: labels of prompts that are in neither of the others, to measure on. If nothing in them orders two
+            responses, all figures are None.
+        whole: the card, or the figures, of the model that was fitted on all labels.
 
     Raises:
-        ValueError: as `fit_reward_model` does; if nothing in `held_out` orders two responses, all figures are None.
+        ValueError: as `fit_reward_model` does.
     """
 
     def fit_and_measure(part: Sequence[Label]) -> Figures:
         fitted = fit_reward_model(source, part, validation, settings, seed, report, device, start=start)
         return held_out_figures(fitted.reward_model, held_out, seed)
 
-    sizes = [max(1, round(share * len(labels))) for share in SHARES]
-    return learning_curve(labels, sizes, fit_and_measure, seed)
+    sizes = [size for share in SHARES if 0 < (size := round(share * len(labels))) < len(labels)]
+    return [*learning_curve(labels, sizes, fit_and_measure, seed), {"labels": len(labels), **_row(whole)}]
 
 
-def _row(measured: Figures) -> Figures:
+def _row(measured: Mapping[str, Any]) -> Figures:
     names = [f"{name}{end}" for name in ("accuracy", "nll") for end in ("", "_low", "_high")]
     return {name: measured[name] for name in (*names, "n")}

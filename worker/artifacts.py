@@ -49,12 +49,17 @@ def discard_earlier(run: Run, attempt: int) -> None:
 
 def states(run: Run, name: str) -> Path:
     """The folder of this machine where a run keeps what its next attempt goes on from."""
-    return _states(run) / name
+    return _states() / str(run.id) / name
 
 
-def discard_states(run: Run) -> None:
+def runs_with_states() -> list[int]:
+    """The ids of the runs that keep something here for their next attempt."""
+    return [int(folder.name) for folder in _states().glob("*") if folder.name.isdecimal()]
+
+
+def discard_states(run_id: int) -> None:
     """Remove what a run that has ended kept for its next attempt."""
-    shutil.rmtree(_states(run), ignore_errors=True)
+    shutil.rmtree(_states() / str(run_id), ignore_errors=True)
 
 
 def local(uri: str, content_hash: str | None = None) -> str:
@@ -75,8 +80,8 @@ def local(uri: str, content_hash: str | None = None) -> str:
     return str(folder)
 
 
-def _states(run: Run) -> Path:
-    return settings().home.absolute() / "states" / f"run-{run.id}"
+def _states() -> Path:
+    return settings().home.absolute() / "states"
 
 
 def _attempt_uri(run: Run, attempt: int) -> str:

@@ -3,6 +3,7 @@
 import logging
 
 import torch
+from sqlalchemy import select
 from sqlalchemy.exc import InterfaceError, OperationalError
 from transformers.utils import logging as transformers_logging
 
@@ -10,7 +11,7 @@ from app.config import settings
 from app.database import transaction
 from app.domain import rounds
 from app.errors import PrefloopError, StaleAttempt
-from app.tables import Run
+from app.tables import Run, RunState
 from worker import artifacts
 from worker.attempt import Attempt
 from worker.learning.models import pick_device
@@ -42,6 +43,10 @@ def _execute(run_id: int, number: int) -> None:
         torch.set_num_threads(threads)
     with transaction() as session:
         run = session.get_one(Run, run_id)
+        is_over = Run.id.in_(artifacts.runs_with_states()), Run.state.not_in({RunState.WAITING, RunState.RUNNING})
+        over = session.scalars(select(Run.id).where(*is_over)).all()
+    for ended in over:
+        artifacts.discard_states(ended)
     artifacts.discard_earlier(run, number)
     STEPS[run.step](Attempt(run_id, number, pick_device(settings().device)))
 

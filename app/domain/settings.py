@@ -53,6 +53,10 @@ class LoopSettings(_Settings):
     promote_winrate: float = Field(
         default=0.5, ge=0, le=1, description="Win rate by the evaluation reward model that the new policy needs."
     )
+    learning_curve: bool = Field(
+        default=False,
+        description="Reward models are fitted on parts of the labels too, which shows whether more of them would help.",
+    )
 
 
 class SamplingChoice(_Settings):

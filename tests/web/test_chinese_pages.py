@@ -89,6 +89,7 @@ ADMIN_PAGES = [
     "/labels",
     "/rounds",
     "/rounds/1",
+    "/reward-models",
     "/runs/1",
     "/exports",
     "/people",

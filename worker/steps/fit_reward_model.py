@@ -16,7 +16,9 @@ from app.tables import Prompt, ResponsePurpose, RewardModel, RewardModelPurpose,
 from worker import artifacts
 from worker.attempt import Attempt
 from worker.learning.records import Label, Message
-from worker.learning.reward.card import reward_card
+from worker.learning.reward.card import held_out_figures, reward_card
+from worker.learning.reward.curve import SHARES, learning_curve
+from worker.learning.reward.evaluation import Figures
 from worker.learning.reward.fitting import FittedRewardModel, fit_reward_model
 from worker.learning.reward.model import normalise, save_reward_model
 from worker.learning.reward.normalisation import Normalisation
@@ -33,6 +35,7 @@ _IS_FITTED = {
     RewardModelPurpose.TRAINING: mark("the training reward model is fitted"),
     RewardModelPurpose.EVALUATION: mark("the evaluation reward model is fitted"),
 }
+_ON_A_PART = mark("a reward model is fitted on a part of the labels")
 _REFERENCE_PROMPTS = 64
 _REFERENCE_SAMPLES = 4
 
@@ -101,7 +104,7 @@ def fit_reward_models(attempt: Attempt) -> None:
             )
             runs.note(run, f"{purpose} reward model: {_in_words(one.card)}")
         rounds.finish_step(session, run.id, attempt.number)
-    artifacts.discard_states(inputs.run)
+    artifacts.discard_states(inputs.run.id)
 
 
 def read_labels(session: Session, inputs: RoundInputs) -> dict[Split, list[Label]]:
@@ -139,18 +142,7 @@ def _fit(
     taught, checked = labels[fitted_on], labels[Split.VALIDATION] if is_training else []
     seed = derive_seed(inputs.round.seed, "fit", purpose.value)
     start = earlier if inputs.reward.start != "fresh" else None
-    result = fit_reward_model(
-        artifacts.local(inputs.base.uri, inputs.base.content_hash),
-        taught,
-        checked,
-        inputs.reward,
-        seed,
-        attempt.named(_IS_FITTED[purpose]),
-        attempt.device,
-        checkpoints=artifacts.states(inputs.run, f"{purpose}-{_digest(taught, checked)}"),
-        start=Path(artifacts.local(start.uri, start.content_hash)) if start else None,
-    )
-    attempt.flush()
+    result = _fit_on(attempt, inputs, _IS_FITTED[purpose], taught, checked, seed, start)
     model = normalise(result.reward_model, reference.prompts, reference.responses)
     card = {
         **reward_card(model, labels[Split.TEST], seed),
@@ -167,10 +159,56 @@ def _fit(
         "settings": asdict(inputs.reward),
         "seed": seed,
     }
+    if is_training and inputs.settings.loop.learning_curve:
+        card["learning_curve"] = _learning_curve(attempt, inputs, labels, card)
     artifact = artifacts.store(
         inputs.run, attempt.number, f"{purpose}-reward-model", lambda folder: save_reward_model(model, folder, card)
     )
     return Fitted(model.normalisation, artifact, card)
+
+
+def _fit_on(
+    attempt: Attempt,
+    inputs: RoundInputs,
+    phase: str,
+    taught: Sequence[Label],
+    checked: Sequence[Label],
+    seed: int,
+    start: RewardModel | None = None,
+) -> FittedRewardModel:
+    """Fit from the project's base model, or from `start`, going on where an earlier attempt of the run was killed."""
+    # Named by all that may differ from that attempt: an admin can weigh annotators anew, a label can be withdrawn.
+    given = hashlib.sha256(repr([taught, checked, seed, start and start.content_hash]).encode()).hexdigest()
+    result = fit_reward_model(
+        artifacts.local(inputs.base.uri, inputs.base.content_hash),
+        taught,
+        checked,
+        inputs.reward,
+        seed,
+        attempt.named(phase),
+        attempt.device,
+        checkpoints=artifacts.states(inputs.run, given[:16]),
+        start=Path(artifacts.local(start.uri, start.content_hash)) if start else None,
+    )
+    attempt.flush()
+    return result
+
+
+def _learning_curve(
+    attempt: Attempt, inputs: RoundInputs, labels: Labels, card: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Whether more labels would help: fits on parts of the train labels, measured as the model on all of them."""
+    taught, test = labels[Split.TRAIN], labels[Split.TEST]
+    seed = derive_seed(inputs.round.seed, "curve")
+
+    def fit_and_measure(part: Sequence[Label]) -> Figures:
+        fitted = _fit_on(attempt, inputs, _ON_A_PART, part, labels[Split.VALIDATION], seed)
+        return held_out_figures(fitted.reward_model, test, seed)
+
+    sizes = [int(share * len(taught)) for share in SHARES if share < 1]
+    rows = learning_curve(taught, sizes, fit_and_measure, seed)
+    whole = {name: card[name] for name in card if name == "n" or name.startswith(("accuracy", "nll"))}
+    return [*rows, {"labels": len(taught), **whole}]
 
 
 def _annotators(taught: Sequence[Label], answers: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -192,11 +230,6 @@ def _course(result: FittedRewardModel, start: RewardModel | None) -> dict[str, A
         "choices": result.choices,
         "start": start.id if start else None,
     }
-
-
-def _digest(*labels: Sequence[Label]) -> str:
-    """What was learned from, in a name: where an admin weighs annotators anew, the next attempt begins anew."""
-    return hashlib.sha256(repr(labels).encode()).hexdigest()[:16]
 
 
 def _stored_reference(session: Session, inputs: RoundInputs) -> ReferenceSet | None:

@@ -82,8 +82,7 @@ def fit_reward_model(
             checkpoints belong to another fitting.
     """
     device = device or pick_device()
-    believed = [[_believed(one, settings) for one in given if teaches(one)] for given in (labels, validation)]
-    taught, checked = (_weighing(own, settings) for own in believed)
+    taught, checked = _teaching(labels, settings), _teaching(validation, settings)
     if not taught:
         raise ValueError(
             f"none of the {len(labels)} labels says anything: there is nothing to fit. A label needs a weight above 0,"
@@ -94,14 +93,8 @@ def fit_reward_model(
     tried: list[_Tried] = []
     for number, way in enumerate(ways):
         reward_model = _begin(way, source, start, shape, settings, seed, device)
-        fit = Fit(
-            reward_model,
-            encode_labels(reward_model, taught),
-            encode_labels(reward_model, checked),
-            _weighting(settings, way.set_weight),
-            settings,
-            seed,
-        )
+        to_learn, to_check = encode_labels(reward_model, taught), encode_labels(reward_model, checked)
+        fit = Fit(reward_model, to_learn, to_check, _weighting(settings, way.set_weight), settings, seed)
         folder = checkpoints / f"{way.set_weight}-{way.start}" if checkpoints and len(ways) > 1 else checkpoints
         tried.append(_Tried(way, fit, _learn(fit, _of_several(report, number, len(ways)), folder)))
         if len(ways) > 1:
@@ -130,16 +123,14 @@ class _Tried:
         return {**asdict(self.way), "epochs": self.course.best_epoch, **validation, "kept": kept}
 
 
-def _believed(label: Label, settings: RewardSettings) -> Label:
-    """The label with its weight, where that is what says how far its annotator is believed."""
-    return label if settings.annotators == "given" else replace(label, weight=1.0)
-
-
-def _weighing(labels: Sequence[Label], settings: RewardSettings) -> list[Label]:
-    """The labels to which the settings leave any weight."""
-    places = [range(len(label.responses)) for label in labels]
-    weights = weights_of(observe(labels, places, shape_of(labels, annotators=False), _weighting(settings, "1")))
-    return [label for label, weight in zip(labels, weights.tolist(), strict=True) if weight > 0]
+def _teaching(labels: Sequence[Label], settings: RewardSettings) -> list[Label]:
+    """The labels to which the settings leave any weight, with that weight."""
+    told = [label for label in labels if teaches(label)]
+    if settings.annotators != "given":
+        told = [replace(label, weight=1.0) for label in told]
+    places = [range(len(label.responses)) for label in told]
+    weights = weights_of(observe(told, places, shape_of(told, annotators=False), _weighting(settings, "1")))
+    return [label for label, weight in zip(told, weights.tolist(), strict=True) if weight > 0]
 
 
 def _ways(settings: RewardSettings, taught: Sequence[Label], checked: Sequence[Label], start: Path | None) -> list[Way]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import LlamaForSequenceClassification, RobertaConfig, RobertaForSequenceClassification
 
 from tests.planted import by_criteria, prompt, rankings
@@ -231,6 +231,15 @@ def test_pickled_weights_are_refused(load: Callable[[str], object], tiny_folder:
     weights.unlink()
     with pytest.raises(ValueError, match=r"can be loaded from .*base.*safetensors"):
         load(str(tmp_path / "base"))
+
+
+def test_weights_of_another_model_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    """Otherwise every weight would be random, and nobody told."""
+    shutil.copytree(tiny_folder, tmp_path / "base")
+    weights = {f"other.{name}": value for name, value in load_file(tmp_path / "base" / "model.safetensors").items()}
+    save_file(weights, tmp_path / "base" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="has no weights for LlamaForSequenceClassification"):
+        new_reward_model(str(tmp_path / "base"), 0, CPU, AnswerShape())
 
 
 def test_a_folder_without_facts_is_refused(tiny_folder: Path) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import logging
 
 from worker.learning.models import load_tokenizer
 from worker.learning.seeds import derive_seed, generator_for
@@ -44,15 +45,23 @@ def load_classifier(source: str) -> PreTrainedModel:
     """A sequence classifier with one output by hub name or folder, its weights in fp32, in eval mode.
 
     Raises:
-        ValueError: if there is no such model.
+        ValueError: if there is no such model, or none of the trunk's weights are there.
     """
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # a pretrained model never has the head, which the library warns of at length
     try:
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-            source, num_labels=1, dtype=torch.float32, use_safetensors=True
+        model, told = AutoModelForSequenceClassification.from_pretrained(
+            source, num_labels=1, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f'no reward model can be loaded from "{source}" (in safetensors): {error}') from error
-    return model.eval()
+    finally:
+        logging.set_verbosity(before)
+    trunk = {f"{model.base_model_prefix}.{name}" for name, _ in model.base_model.named_parameters()}
+    if trunk <= set(told["missing_keys"]):
+        raise ValueError(f'"{source}" has no weights for {type(model).__name__}: its config.json names another model')
+    loaded: PreTrainedModel = model.eval()
+    return loaded
 
 
 def load_reward_tokenizer(source: str) -> PreTrainedTokenizerBase:

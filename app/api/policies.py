@@ -67,7 +67,7 @@ class RewardModelShown(Shown):
     content_hash: str
     gain: float = Field(description="normalised = gain * raw + offset")
     offset: float
-    card: dict[str, Any] = Field(description="What was measured of it; docs/formats.md says what it holds.")
+    card: dict[str, Any] = Field(description="What was measured of it, and how it came about.")
     tainted_at: datetime | None
     created_at: datetime
 

@@ -1,8 +1,12 @@
-"""How much each annotator's labels count is read and said over REST, by pseudonym."""
+"""How much each annotator's labels count, and what came of them, is read over REST by pseudonym."""
 
 import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session, sessionmaker
 
-from tests.api.conftest import House
+from tests.admin_project import make_admin_project
+from tests.api.conftest import Caller, House, token_of
+from tests.reward_cards import CARD, make_reward_model
 
 
 def annotator_id(house: House) -> int:
@@ -30,6 +34,15 @@ def test_weights_are_for_admins_alone(house: House) -> None:
     house.annotator.refused(403, "GET", "~/members")
     house.annotator.refused(403, "PATCH", f"~/members/{annotator_id(house)}", json={"label_weight": 2})
     house.admin.refused(404, "PATCH", "~/members/999999", json={"label_weight": 2})
+
+
+def test_a_reward_model_comes_with_its_card(client: TestClient, committed: sessionmaker[Session]) -> None:
+    with committed.begin() as session:
+        place = make_admin_project(session, "Elsewhere")
+        model = make_reward_model(session, place, CARD)
+        admin = Caller(client, token_of(session, place.admin), place.project.slug)
+    assert admin.get(f"~/reward-models/{model.id}")["card"] == CARD
+    assert [one["id"] for one in admin.get("~/reward-models")["items"]] == [model.id]
 
 
 def test_a_reward_model_that_is_not_there_is_not_found(house: House) -> None:

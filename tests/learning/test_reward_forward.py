@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from worker.learning.batches import token_budget
 from worker.learning.models import Precision
-from worker.learning.reward.backbone import output_layer
+from worker.learning.reward.backbone import output_layer, recomputed_layers
 from worker.learning.reward.encoding import EncodedSet
 from worker.learning.reward.forward import Forward
 from worker.learning.reward.shared_prefix import attention_mask, lay_out, pack, sees, split_by_cost
@@ -85,6 +85,9 @@ NOT_SHARING = {
     "ModernBert": PLAIN | {"num_hidden_layers": 3, "local_attention": 8, "cls_token_id": 2, "sep_token_id": END},
     "Electra": PLAIN | {"embedding_size": 16},
 }
+
+
+PAIR = EncodedSet((3, 4, 5), ((6, END),))
 
 
 def tiny(family: str, settings: dict[str, Any], **more: Any) -> PreTrainedModel:
@@ -297,6 +300,30 @@ def test_a_forward_is_made_before_or_after_the_adapters() -> None:
     forward = Forward(model, TOKENIZER, "fp32")
     inject_adapter_in_model(LoraConfig(target_modules=["q_proj"], init_lora_weights=False), model)
     assert_exact(forward, some_sets(seed=11))
+
+
+def test_layers_may_be_computed_again_in_the_backward_pass() -> None:
+    forward = Forward(llama(), TOKENIZER, "fp32")
+    with recomputed_layers(forward.model):
+        assert_exact(forward, some_sets(seed=13))
+
+
+def test_the_last_layer_is_run_where_it_is_read() -> None:
+    model, tokens = llama(), list[int]()
+    forward = Forward(model, TOKENIZER, "fp32")
+    for layer in model.model.layers:
+        layer.mlp.up_proj.register_forward_pre_hook(lambda _, inputs: tokens.append(inputs[0].shape[:2].numel()))
+    forward.features([EncodedSet((3, 4, 5), ((6, END), (7, 8, END)))])
+    assert tokens == [3 + 2 + 3, 2]
+
+
+def test_a_last_layer_that_mixes_tokens_is_left_whole() -> None:
+    model = llama()
+    mlp = model.model.layers[-1].mlp
+    mlp.register_forward_hook(lambda _, __, output: output.cumsum(dim=1))
+    forward = Forward(model, TOKENIZER, "fp32")
+    assert forward._last_mlp is None
+    torch.testing.assert_close(forward._apart([PAIR]), one_by_one(model, [PAIR]))
 
 
 def test_gradients_add_up_however_sets_are_split() -> None:

@@ -3,7 +3,8 @@
 import inspect
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -43,8 +44,9 @@ class Forward:
         self._options = {"use_cache": False} if takes_cache else {}
         self._longest = _longest_row(model)
         self._linear, self._quadratic = _costs(model)
+        self._last_mlp = _last_mlp(model)
         self.precision: Precision = "fp32"  # in which the two ways can be told apart
-        self.reason = self._choose_attention()
+        self.reason = self._choose_way()
         self.precision = precision
 
     @property
@@ -101,11 +103,14 @@ class Forward:
         """All responses of a row behind its one prompt."""
         arrange = pack if self._attention == FLEX else lay_out
         layout = arrange(rows, self._pad_token_id, self.model.device)
-        read = self._read(
-            input_ids=layout.input_ids,
-            position_ids=layout.position_ids,
-            attention_mask=attention_mask(layout, self._attention, self.model.dtype),
-        )
+        with ExitStack() as stack:
+            if self._last_mlp is not None and not _computes_again(self.model):
+                stack.enter_context(_only_at(self._last_mlp, layout.ends))
+            read = self._read(
+                input_ids=layout.input_ids,
+                position_ids=layout.position_ids,
+                attention_mask=attention_mask(layout, self._attention, self.model.dtype),
+            )
         if read.ndim != 3:
             raise ValueError("it makes one vector of the whole row")
         return read.flatten(0, 1)[layout.ends].float()
@@ -136,7 +141,7 @@ class Forward:
             hook.remove()
         return given[-1]
 
-    def _choose_attention(self) -> str:
+    def _choose_way(self) -> str:
         """Why nothing is shared, empty where it is. On CUDA, flex attention is taken where it works."""
         before = self._attention
         if self.model.device.type == "cuda" and before == "sdpa":
@@ -144,7 +149,11 @@ class Forward:
             if not self._why_not():
                 return ""
             self.model.set_attn_implementation(before)
-        return self._why_not()
+        reason = self._why_not()
+        if reason and self._last_mlp is not None:  # perhaps for that alone
+            self._last_mlp = None
+            reason = self._why_not()
+        return reason
 
     def _why_not(self) -> str:
         """Compares a set in one row with its responses in rows of their own, in fp32; empty where they are the same."""
@@ -163,6 +172,41 @@ class Forward:
         if (together - apart).abs().max() <= tolerance * apart.abs().max():
             return ""
         return f"{name} does not keep several responses in one row apart"
+
+
+def _last_mlp(model: PreTrainedModel) -> nn.Module | None:
+    """What follows attention in the last layer, where it is a module by its usual name."""
+    found = [layer for name, layer in model.named_modules() if name.endswith(".mlp")]
+    return found[-1] if found else None
+
+
+@contextmanager
+def _only_at(layer: nn.Module, ends: Tensor) -> Iterator[None]:
+    """Inside, a layer that looks at each token by itself is run at the ends alone, and gives 0 elsewhere.
+
+    Of the last layer nothing else is read; in a model of four layers that saves a fifth of all multiplications.
+    """
+    shapes: list[torch.Size] = []
+
+    def gather(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        shapes.append(inputs[0].shape)
+        return inputs[0].flatten(0, 1)[None, ends], *inputs[1:]
+
+    def scatter(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        rows, columns, width = shapes.pop()
+        return output.new_zeros(rows * columns, width).index_copy(0, ends, output[0]).view(rows, columns, width)
+
+    hooks = [layer.register_forward_pre_hook(gather), layer.register_forward_hook(scatter)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _computes_again(model: PreTrainedModel) -> bool:
+    """Whether some layer's forward was replaced, to run once more in the backward pass when our hooks are gone."""
+    return any("forward" in vars(layer) for layer in model.modules())
 
 
 def _probe(vocabulary: int, pad_token_id: int, end_token_id: int) -> EncodedSet:

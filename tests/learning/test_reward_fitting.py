@@ -158,13 +158,19 @@ def killed_at(step: int) -> Callable[[Progress], None]:
     return report
 
 
-@pytest.mark.parametrize("choice", [{"annotators": "learned"}, {"lora_rank": 4}], ids=["full", "lora"])
-def test_a_killed_fit_goes_on_to_the_same_bits(tiny_folder: Path, tmp_path: Path, choice: dict[str, Any]) -> None:
-    """Killed in the first epoch, in the second, and when all is done but the result."""
+@pytest.mark.parametrize(
+    ("choice", "kills"),
+    [({"annotators": "learned"}, (2, 7, 10)), ({"lora_rank": 4}, (2, 7, 10)), ({"set_weight": "validation"}, (10, 13))],
+    ids=["full", "lora", "two ways"],
+)
+def test_a_killed_fit_goes_on_to_the_same_bits(
+    tiny_folder: Path, tmp_path: Path, choice: dict[str, Any], kills: Sequence[int]
+) -> None:
+    """Killed in the first epoch, in the second, when all is done but the result, and in the second of two ways."""
     settings = replace(QUICK, epochs=2, checkpoint_seconds=0.0, **choice)
-    labels = [replace(label, annotator="somebody") for label in rankings(40, 0)]
+    labels = [replace(label, annotator="somebody") for label in (*rankings(16, 0, 2), *rankings(24, 0))]
     whole = fit(tiny_folder, labels, rankings(10, 1), settings)
-    for step in (2, 7, 10):
+    for step in kills:
         with pytest.raises(Killed):
             fit(tiny_folder, labels, rankings(10, 1), settings, report=killed_at(step), checkpoints=tmp_path)
     resumed = fit(tiny_folder, labels, rankings(10, 1), settings, checkpoints=tmp_path)

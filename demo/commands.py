@@ -96,7 +96,7 @@ def _fresh_home() -> Path:
     home = (config.settings().home / "demo").resolve()
     if home.exists():
         embedded_postgres.stop(home)
-        for leftover in ("postgres", "artifacts", "logs", "report.json", "pairs.jsonl", "export.jsonl"):
+        for leftover in ("postgres", "artifacts", "states", "logs", "report.json", "pairs.jsonl", "export.jsonl"):
             path = home / leftover
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     home.mkdir(parents=True, exist_ok=True)

@@ -66,6 +66,21 @@ def test_new_project_has_its_settings_and_leads_to_the_import(
     assert settings.reward.model_dump() == {}
 
 
+def test_a_word_that_looks_like_a_number_stays_a_word(
+    place: AdminProject, committed: Committed, visit_as: VisitAs
+) -> None:
+    browser = visit_as(place.owner)
+    chosen = {"reward.set_weight": "1", "reward.annotators": "learned", "reward.lora_rank": "16"}
+    assert "given (equal / given / learned)" in browser.get("/projects/new").text
+    assert browser.post("/projects/new", {**NEW, **chosen}).status_code == 303
+    with committed() as session:
+        settings = projects.settings_of(projects.get_project(session, "bedtime-stories"))
+    assert settings.reward.model_dump() == {"set_weight": "1", "annotators": "learned", "lora_rank": 16}
+    refused = browser.post("/projects/new", {**NEW, "slug": "other", "reward.annotators": "some"})
+    assert refused.status_code == 422
+    assert 'id="reward-annotators-error"' in refused.text
+
+
 def test_a_project_begins_with_the_judgement_form_that_was_chosen(
     place: AdminProject, committed: Committed, visit_as: VisitAs
 ) -> None:

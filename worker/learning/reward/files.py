@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from io import BufferedIOBase
 from itertools import chain, islice
 from pathlib import Path
+from textwrap import shorten
 
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from worker.learning.reward.shapes import Json, Row
 
 EXAMPLE = 'a line is {"prompt": "...", "responses": ["...", "..."], "ranking": [[0], [1]]}'
 SHOWN_ERRORS = 10
+LONGEST_REASON = 300  # characters; it may quote the line
 SCORED_AT_ONCE = 512
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -110,7 +112,7 @@ def each_line(path: Path) -> Iterator[Read]:
             row = _decode(content)
             yield row, parse_line(row)
         except ValueError as error:
-            yield {}, LineError(number, str(error))
+            yield {}, LineError(number, shorten(str(error), LONGEST_REASON, placeholder=" ..."))
         except RecursionError:
             yield {}, LineError(number, "it is nested too deeply")
 

@@ -19,6 +19,9 @@ from worker.learning.reward.shapes import (
     read_text,
 )
 
+MOST_LEVELS = 100
+"""A scale has a learned threshold for every grade; whoever has more of them has scores."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -110,14 +113,16 @@ def _judgement(said: Row, asked: Asked, implied: Groups, where: str) -> tuple[Ju
     if strength == 0 and not groups and len(asked.responses) == 2:
         groups = ((0, 1),)
     is_pair, is_tie = sum(map(len, groups)) == 2, len(groups) == 1
-    if levels == 0:
-        raise BadLine(f'{where}"levels" is 0: it says how many grades there are to each side, 1 or more')
+    if levels is not None and not 1 <= levels <= MOST_LEVELS:
+        raise BadLine(
+            f'{where}"levels" is {levels}: it says how many grades there are to each side, 1 to {MOST_LEVELS}'
+        )
     if strength is not None and not is_pair:
         raise BadLine(f'{where}"strength" says how much better one of two is: it needs a "ranking" of two responses')
     if strength is not None and (strength == 0) != is_tie:
         raise BadLine(f'{where}"strength" is {strength} and does not fit the ranking: 0 is a tie, 1 the weakest grade')
-    if strength and levels and strength > levels:
-        raise BadLine(f'{where}"strength" is {strength}, and "levels" says that {levels} is the strongest')
+    if strength and strength > (levels or MOST_LEVELS):
+        raise BadLine(f'{where}"strength" is {strength}, and the strongest grade is {levels or MOST_LEVELS}')
     scale = Scale(levels or strength or 1) if is_pair else Scale()
     scores = _scores(said.get("scores"), len(asked.responses), f'{where}"scores"')
     is_open = is_pair and levels is None and (strength is not None or is_tie)

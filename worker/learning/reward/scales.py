@@ -53,7 +53,7 @@ def on_common_scales(lines: Sequence[Line], known: Mapping[str, Sequence[Scale]]
         own = said.judgement.scale.levels
         ties = not said.label.implied and (said.name, own) in with_ties
         scale = _nearest(said, Scale(own, ties), (known or {}).get(said.name, ()))
-        return replace(said.judgement, scale=scale)
+        return said.judgement if scale == said.judgement.scale else replace(said.judgement, scale=scale)
 
     return [_changed(line, settled) for line in lines]
 
@@ -85,12 +85,12 @@ def _all_said(line: Line) -> Iterator[Said]:
 
 
 def _changed(line: Line, change: Callable[[Said], Judgement]) -> Line:
+    judgements = [change(said) for said in _all_said(line)]
+    if all(said.judgement == judgement for said, judgement in zip(_all_said(line), judgements, strict=True)):
+        return line
+    remaining = iter(judgements)
     labels = tuple(
-        replace(
-            label,
-            overall=change(Said(OVERALL, label.overall, label)),
-            criteria={name: change(Said(name, judgement, label)) for name, judgement in label.criteria.items()},
-        )
+        replace(label, overall=next(remaining), criteria={name: next(remaining) for name in label.criteria})
         for label in line.labels
     )
     return replace(line, labels=labels)

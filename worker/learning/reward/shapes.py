@@ -10,8 +10,8 @@ r"""In which shapes do a prompt and its responses stand in a line of JSON? They 
 """
 
 import json
-import math
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -235,7 +235,7 @@ def read_text(value: Json, where: str) -> str:
 
 def is_number(value: Json) -> bool:
     """Whether it is a finite number; JSON's true is none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def kind(value: Json) -> str:

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from worker.learning.models import pick_device
 from worker.learning.records import Label
-from worker.learning.reward.card import overall_pairs, pair_deviations, probabilities, read_held_out
-from worker.learning.reward.evaluation import Pairs
+from worker.learning.reward.card import HeldOut, overall_pairs, pair_deviations, probabilities, read_held_out
+from worker.learning.reward.evaluation import Pairs, negative_log_likelihoods
 from worker.learning.reward.fitting import RewardSettings, fit_reward_model
 from worker.learning.reward.judged import JudgedPair, as_pairs
+from worker.learning.reward.model import RewardModel
 from worker.learning.reward.uncertainty import moderated
 
 
@@ -40,6 +41,8 @@ class Measured:
     """The same with probabilities drawn towards 1/2 by the posterior of the head."""
     longer: Tensor
     """Whether the better response is the longer one, in characters; 1/2 where they are as long [pairs]."""
+    validation_nll: float
+    """Of the validation labels' orders, after the slope was fitted to them: what settings are chosen by."""
     epochs: int
     seconds: float
 
@@ -72,8 +75,9 @@ def measure(fit: Fit, backbone: str, device: str) -> Measured:
     began = time.perf_counter()
     fitted = fit_reward_model(backbone, fit.labels, fit.validation, fit.settings, fit.seed, device=pick_device(device))
     reward_model = fitted.reward_model
-    held_out = read_held_out(reward_model, fit.test)
-    judged = [pair for pair in overall_pairs(reward_model, held_out) if pair.grade]
+    held_out, judged = judge(reward_model, fit.test)
+    checked = as_pairs(judge(reward_model, fit.validation)[1])
+    validation_nll = float(negative_log_likelihoods(checked.probabilities, checked.outcomes).mean())
     drawn = as_pairs(judged)
     if reward_model.posterior is not None:
         slope = float(reward_model.answers.slopes[0])
@@ -81,7 +85,13 @@ def measure(fit: Fit, backbone: str, device: str) -> Measured:
         logits = slope * torch.tensor([pair.difference for pair in judged], dtype=torch.float64)
         drawn = replace(drawn, probabilities=probabilities(reward_model, moderated(logits, deviations) / slope))
     seconds = time.perf_counter() - began
-    return Measured(as_pairs(judged), drawn, longer(judged), fitted.epochs, seconds)
+    return Measured(as_pairs(judged), drawn, longer(judged), validation_nll, fitted.epochs, seconds)
+
+
+def judge(reward_model: RewardModel, labels: Sequence[Label]) -> tuple[HeldOut, list[JudgedPair]]:
+    """What the model says of labels, and of their ordered pairs."""
+    held_out = read_held_out(reward_model, labels)
+    return held_out, [pair for pair in overall_pairs(reward_model, held_out) if pair.grade]
 
 
 def longer(judged: Sequence[JudgedPair]) -> Tensor:

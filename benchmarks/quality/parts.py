@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from quality.corpora import Fold, plain_pairs, prompt_of, strict, with_ties
 from quality.figures import ACCURACY, ECE, NLL, Row, averaged, comparison, joined, row
@@ -18,7 +18,6 @@ MEMBERS = 4
 FLOOR, STRETCH, CALIBRATED = 0.82, 0.84, 0.04
 ARGUMENTS = RewardSettings(
     epochs=2,
-    learning_rate=1e-4,
     head_learning_rate=1e-3,
     answer_learning_rate=5e-2,
     adam_epsilon=1e-8,
@@ -26,14 +25,34 @@ ARGUMENTS = RewardSettings(
     max_tokens=256,
     micro_batch_tokens=16_384,
 )
-"""Each argument is read once an epoch, whatever it is compared with: a step holds all labels of a side of a debate."""
-ANSWERS = replace(ARGUMENTS, epochs=1, batch_sets=16, max_tokens=192, micro_batch_tokens=None)
+"""Each argument is read once an epoch, whatever it is compared with: a step holds all labels of a side of a debate.
+So there are few steps, and the learning rate is high."""
+RATES = (2e-4, 4e-4)
+"""Learning rates that the validation debates choose from."""
+ANSWERS = replace(ARGUMENTS, epochs=1, learning_rate=1e-4, batch_sets=16, max_tokens=192, micro_batch_tokens=None)
 
 
-def argument_fit(fold: Fold, labels: Sequence[Label], validation: Sequence[Label], seed: int = SEED) -> Fit:
+@dataclass(frozen=True)
+class Chosen:
+    """A fold, the learning rate that its validation debates chose, and what was measured with it."""
+
+    fold: Fold
+    rate: float
+    measured: Measured
+
+
+def argument_fit(
+    fold: Fold, rate: float, labels: Sequence[Label], validation: Sequence[Label], seed: int = SEED
+) -> Fit:
     """A fit whose steps hold all labels of a prompt; it is tested on the clean pairs of the test debates."""
     largest = max(Counter(map(prompt_of, labels)).values())
-    return Fit(labels, validation, strict(fold.test), replace(ARGUMENTS, batch_sets=largest), seed)
+    settings = replace(ARGUMENTS, learning_rate=rate, batch_sets=largest)
+    return Fit(labels, validation, strict(fold.test), settings, seed)
+
+
+def strict_fit(fold: Fold, rate: float, seed: int = SEED) -> Fit:
+    """On the clean pairs, as published figures are made."""
+    return argument_fit(fold, rate, strict(fold.training), strict(fold.validation), seed)
 
 
 def run(fitter: Fitter, fits: Sequence[Fit], say: Callable[[str], None]) -> list[Measured]:
@@ -49,21 +68,27 @@ def run(fitter: Fitter, fits: Sequence[Fit], say: Callable[[str], None]) -> list
     return measured
 
 
-def strict_fits(folds: Sequence[Fold], seed: int = SEED) -> list[Fit]:
-    """A fit for each fold on the clean pairs, as published figures are made."""
-    return [argument_fit(fold, strict(fold.training), strict(fold.validation), seed) for fold in folds]
+def choose(fitter: Fitter, folds: Sequence[Fold], rates: Sequence[float], say: Callable[[str], None]) -> list[Chosen]:
+    """A fit for each fold and rate, of which the validation debates keep one."""
+    tried = run(fitter, [strict_fit(fold, rate) for fold in folds for rate in rates], say)
+    by_fold = [tried[place : place + len(rates)] for place in range(0, len(tried), len(rates))]
+    chosen = []
+    for fold, own in zip(folds, by_fold, strict=True):
+        best = min(range(len(rates)), key=lambda place: own[place].validation_nll)
+        chosen.append(Chosen(fold, rates[best], own[best]))
+    return chosen
 
 
-def cross_topic(measured: Sequence[Measured]) -> list[Row]:
+def cross_topic(chosen: Sequence[Chosen]) -> list[Row]:
     """Is the more convincing argument found in debates that were never seen, and are the probabilities right?"""
-    pairs = [one.pairs for one in measured]
-    accuracy, longer = [ACCURACY.of(own) for own in pairs], [float(one.longer.mean()) for one in measured]
+    pairs = [one.measured.pairs for one in chosen]
+    accuracy, longer = [ACCURACY.of(own) for own in pairs], [float(one.measured.longer.mean()) for one in chosen]
     every = joined(pairs)
     interval = bootstrap_mean(every.right, every.prompts, SEED)
     whole = f"arguments, {len(pairs)} folds"
     rows = [
-        row(f"arguments, fold {number}", ACCURACY, [own], [other], "longer wins")
-        for number, (own, other) in enumerate(zip(accuracy, longer, strict=True), start=1)
+        row(f"arguments, fold {one.fold.number}", ACCURACY, [own], [other], "longer wins") | {"learning_rate": one.rate}
+        for one, own, other in zip(chosen, accuracy, longer, strict=True)
     ]
     floor = row(f"{whole}, floor", ACCURACY, accuracy, longer, "longer wins", FLOOR)
     floor["interval"] = [round(interval.low, 4), round(interval.high, 4)]
@@ -79,36 +104,33 @@ def cross_topic(measured: Sequence[Measured]) -> list[Row]:
     ]
 
 
-def curve(
-    fitter: Fitter, folds: Sequence[Fold], sizes: Sequence[int], full: Sequence[Measured], say: Callable[[str], None]
-) -> list[Row]:
+def curve(fitter: Fitter, chosen: Sequence[Chosen], sizes: Sequence[int], say: Callable[[str], None]) -> list[Row]:
     """How much better does it get by more labels? Random subsets of the labels of all training debates, nested."""
     fits = []
     for size in sizes:
-        for fold in folds:
-            labels = strict(fold.training)
-            chosen = random.Random(SEED).sample(labels, len(labels))[:size]
-            fits.append(argument_fit(fold, chosen, strict(fold.validation)))
+        for one in chosen:
+            labels = strict(one.fold.training)
+            some = random.Random(SEED).sample(labels, len(labels))[:size]
+            fits.append(argument_fit(one.fold, one.rate, some, strict(one.fold.validation)))
     measured = run(fitter, fits, say)
     rows = []
     for place, size in enumerate(sizes):
-        own = measured[place * len(folds) : (place + 1) * len(folds)]
+        own = measured[place * len(chosen) : (place + 1) * len(chosen)]
         rows += _curve_rows(f"arguments, {size:,} labels", own)
-    return [*rows, *_curve_rows("arguments, all labels", full[: len(folds)])]
+    return [*rows, *_curve_rows("arguments, all labels", [one.measured for one in chosen])]
 
 
 def _curve_rows(case: str, measured: Sequence[Measured]) -> list[Row]:
     return [row(case, metric, [metric.of(one.pairs) for one in measured]) for metric in (ACCURACY, NLL)]
 
 
-def ensembles(
-    fitter: Fitter, folds: Sequence[Fold], first: Sequence[Measured], say: Callable[[str], None]
-) -> list[Row]:
+def ensembles(fitter: Fitter, chosen: Sequence[Chosen], say: Callable[[str], None]) -> list[Row]:
     """Does it help to ask the head's posterior, or several models, instead of one?"""
-    fits = [fit for seed in range(SEED + 1, SEED + MEMBERS) for fit in strict_fits(folds, seed)]
-    measured = [*first[: len(folds)], *run(fitter, fits, say)]
+    seeds = range(SEED + 1, SEED + MEMBERS)
+    others = run(fitter, [strict_fit(one.fold, one.rate, seed) for seed in seeds for one in chosen], say)
+    measured = [*(one.measured for one in chosen), *others]
     # By fold and then by member; a single model is every member, one after another.
-    members = [measured[place :: len(folds)] for place in range(len(folds))]
+    members = [measured[place :: len(chosen)] for place in range(len(chosen))]
     single = [own.pairs for fold in members for own in fold]
     moderated = [own.moderated for fold in members for own in fold]
     together = [averaged([own.pairs for own in fold]) for fold in members for _ in fold]
@@ -118,17 +140,18 @@ def ensembles(
     ]
 
 
-def annotator_noise(fitter: Fitter, folds: Sequence[Fold], say: Callable[[str], None]) -> list[Row]:
+def annotator_noise(fitter: Fitter, chosen: Sequence[Chosen], say: Callable[[str], None]) -> list[Row]:
     """Is it better to learn whom to believe than to let the majority decide? On all pairs, clean or not."""
     fits = []
-    for fold in folds:
-        sides = [[pair for pair in side if pair.votes] for side in (fold.training, fold.validation)]
-        majority = argument_fit(fold, *([pair.majority_label for pair in side] for side in sides))
-        alike = argument_fit(fold, *([label for pair in side for label in pair.vote_labels] for side in sides))
+    for one in chosen:
+        sides = [[pair for pair in side if pair.votes] for side in (one.fold.training, one.fold.validation)]
+        votes = [[label for pair in side for label in pair.vote_labels] for side in sides]
+        majority = argument_fit(one.fold, one.rate, *([pair.majority_label for pair in side] for side in sides))
+        alike = argument_fit(one.fold, one.rate, *votes)
         learned = replace(alike, settings=replace(alike.settings, annotators="learned"))
         fits += [majority, alike, learned]
     measured = run(fitter, fits, say)
-    majority_pairs, vote_pairs, learned_pairs = ([one.pairs for one in measured[way::3]] for way in range(3))
+    majority_pairs, vote_pairs, learned_pairs = ([own.pairs for own in measured[way::3]] for way in range(3))
     return [
         *comparison("arguments, every judgment, all believed alike", vote_pairs, majority_pairs, "majority"),
         *comparison("arguments, every judgment, noise learned", learned_pairs, majority_pairs, "majority"),
@@ -149,7 +172,7 @@ def answer_likelihoods(fitter: Fitter, labels: Sequence[Label], count: int, say:
             test = plain_pairs(label for label in labels if prompt_of(label) in tested)
             fits.append(Fit(training, validation, test, ANSWERS, SEED))
     measured = run(fitter, fits, say)
-    plain, tied, graded = ([one.pairs for one in measured[way::3]] for way in range(3))
+    plain, tied, graded = ([own.pairs for own in measured[way::3]] for way in range(3))
     return [
         *comparison("answers, with ties", tied, plain, "plain pairs"),
         *comparison("answers, with ties and grades", graded, plain, "plain pairs"),

@@ -134,7 +134,7 @@ def learn(fit: Fit, report: Report, checkpoints: Path | None) -> Course:
         course.losses.append(metrics["loss"])
         if course.step in ends:
             measured = measure(fit)
-            course.close_epoch(fit.weights, measured, "validation/nll")
+            course.close_epoch(fit.weights, measured | _shrunk(course), "validation/nll")
             metrics |= measured
         if checkpoints and (course.step == len(steps) or time.monotonic() - saved >= fit.settings.checkpoint_seconds):
             save_course(checkpoints, course, fit.weights, [optimiser], fingerprint)
@@ -179,11 +179,16 @@ def _within_memory(fit: Fit, optimiser: torch.optim.Optimizer, batch: Sequence[i
             if max(map(len, parts)) == 1:
                 raise no_room(device) from error
         else:
-            return metrics | ({"micro_batch_tokens": float(budget)} if course.micro_batch_tokens else {})
+            return metrics | _shrunk(course)
         tokens = [sum(own.tokens for own in fit.taught.select(part).sets) for part in parts]
         course.micro_batch_tokens = max(1, min(budget, max(tokens)) // 2)
         optimiser.zero_grad()
         free_memory(device)
+
+
+def _shrunk(course: Course) -> Metrics:
+    """Says to how many tokens micro-batches had to shrink; nothing where memory held them."""
+    return {} if course.micro_batch_tokens is None else {"micro_batch_tokens": float(course.micro_batch_tokens)}
 
 
 def accumulate_gradients(fit: Fit, batch: Sequence[int], parts: Sequence[Sequence[int]]) -> Metrics:

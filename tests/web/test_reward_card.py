@@ -71,7 +71,7 @@ def test_the_card_is_told_in_words(place: AdminProject, committed: Committed, vi
         "it prefers the one that people prefer in 71% (65%-77%).",
         "Always taking the longer one would be right in 58%: it knows more than that.",
         "Two people agree in 73% (67%-79%) of the pairs that both judged.",
-        "What it says of its own certainty can be relied on.",
+        "Its certainty is as right as 412 pairs can tell.",
         "People prefer the response that they were shown first in 57% (53%-61%) of pairs.",
         "People prefer the longer response in 58% (52%-64%) of pairs, the model in 76% (71%-81%).",
         "Within a prompt, score and length correlate by +0.41.",

@@ -92,26 +92,31 @@ def read_arguments(folder: Path) -> list[ArgumentPair]:
 
 @dataclass(frozen=True)
 class Fold:
-    """A split of pairs by debate. The validation debates belong to the training side: they choose and calibrate."""
+    """A split of pairs by debate. Two of the training debates can be kept back, one at a time, to choose by."""
 
     number: int
     training: list[ArgumentPair]
-    validation: list[ArgumentPair]
     test: list[ArgumentPair]
+    kept_back: tuple[str, str]
+
+    def without(self, place: int) -> tuple[list[ArgumentPair], list[ArgumentPair]]:
+        """The training pairs without those of a debate that is kept back, and those."""
+        debate = self.kept_back[place]
+        return (
+            [pair for pair in self.training if pair.debate != debate],
+            [pair for pair in self.training if pair.debate == debate],
+        )
 
 
 def folds(pairs: Sequence[ArgumentPair], count: int) -> list[Fold]:
-    """Every debate is tested once. Two debates are for validation, one of each of the two following folds."""
+    """Every debate is tested once. What is kept back comes from the two folds that follow."""
     debates = sorted({pair.debate for pair in pairs})
     made = []
     for number in range(count):
         test = debates[number::count]
-        checked = [debates[(number + 1) % count :: count][0], debates[(number + 2) % count :: count][-1]]
-        trained = set(debates) - {*test, *checked}
-        training, validation, tested = (
-            [pair for pair in pairs if pair.debate in chosen] for chosen in (trained, checked, test)
-        )
-        made.append(Fold(number + 1, training, validation, tested))
+        kept_back = debates[(number + 1) % count :: count][0], debates[(number + 2) % count :: count][-1]
+        trained, tested = ([pair for pair in pairs if (pair.debate in test) == side] for side in (False, True))
+        made.append(Fold(number + 1, trained, tested, kept_back))
     return made
 
 

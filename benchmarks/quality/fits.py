@@ -13,11 +13,10 @@ from torch import Tensor
 
 from worker.learning.models import pick_device
 from worker.learning.records import Label
-from worker.learning.reward.card import HeldOut, overall_pairs, pair_deviations, probabilities, read_held_out
-from worker.learning.reward.evaluation import Pairs, negative_log_likelihoods
+from worker.learning.reward.card import overall_pairs, pair_deviations, probabilities, read_held_out
+from worker.learning.reward.evaluation import Pairs
 from worker.learning.reward.fitting import RewardSettings, fit_reward_model
 from worker.learning.reward.judged import JudgedPair, as_pairs
-from worker.learning.reward.model import RewardModel
 from worker.learning.reward.uncertainty import moderated
 
 
@@ -43,8 +42,6 @@ class Measured:
     """The same with probabilities drawn towards 1/2 by the posterior of the head."""
     longer: Tensor
     """Whether the better response is the longer one, in characters; 1/2 where they are as long [pairs]."""
-    validation_nll: float | None
-    """Of the validation labels' orders, after the slope was fitted to them: what settings are chosen by."""
     slope: float
     """From differences of scores to log-odds."""
     epochs: int
@@ -83,27 +80,15 @@ def measure(fit: Fit, backbone: str, device: str) -> Measured:
         with torch.no_grad():
             reward_model.answers.slopes.fill_(fit.slope)
     slope = float(reward_model.answers.slopes[0])
-    held_out, judged = judge(reward_model, fit.test)
+    held_out = read_held_out(reward_model, fit.test)
+    judged = [pair for pair in overall_pairs(reward_model, held_out) if pair.grade]
     drawn = as_pairs(judged)
     if reward_model.posterior is not None:
         deviations = slope * pair_deviations(reward_model.posterior, held_out, judged)
         logits = slope * torch.tensor([pair.difference for pair in judged], dtype=torch.float64)
         drawn = replace(drawn, probabilities=probabilities(reward_model, moderated(logits, deviations) / slope))
-    validation_nll = nll_of(reward_model, fit.validation) if fit.validation else None
     seconds = time.perf_counter() - began
-    return Measured(as_pairs(judged), drawn, longer(judged), validation_nll, slope, fitted.epochs, seconds)
-
-
-def judge(reward_model: RewardModel, labels: Sequence[Label]) -> tuple[HeldOut, list[JudgedPair]]:
-    """What the model says of labels, and of their ordered pairs."""
-    held_out = read_held_out(reward_model, labels)
-    return held_out, [pair for pair in overall_pairs(reward_model, held_out) if pair.grade]
-
-
-def nll_of(reward_model: RewardModel, labels: Sequence[Label]) -> float:
-    """The mean of -log P of the orders in labels, in nats."""
-    pairs = as_pairs(judge(reward_model, labels)[1])
-    return float(negative_log_likelihoods(pairs.probabilities, pairs.outcomes).mean())
+    return Measured(as_pairs(judged), drawn, longer(judged), slope, fitted.epochs, seconds)
 
 
 def longer(judged: Sequence[JudgedPair]) -> Tensor:

@@ -1,10 +1,10 @@
 """What is asked of the reward model, one function a question: fits, and rows of figures from them."""
 
-import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import geometric_mean
 
 from quality.corpora import Fold, plain_pairs, prompt_of, strict, with_ties
 from quality.figures import ACCURACY, ECE, NLL, Row, averaged, comparison, joined, row
@@ -19,8 +19,8 @@ MEMBERS = 4
 FLOOR, STRETCH, CALIBRATED = 0.82, 0.84, 0.04
 ARGUMENTS = RewardSettings(
     epochs=2,
+    learning_rate=4e-4,
     head_learning_rate=1e-3,
-    answer_learning_rate=5e-2,
     adam_epsilon=1e-8,
     warmup_share=0.1,
     max_tokens=256,
@@ -28,33 +28,31 @@ ARGUMENTS = RewardSettings(
 )
 """Each argument is read once an epoch, whatever it is compared with: a step holds all labels of a side of a debate.
 So there are few steps, and the learning rate is high."""
-RATES = (2e-4, 4e-4)
-"""Learning rates that the validation debates choose from."""
 ANSWERS = replace(ARGUMENTS, epochs=1, learning_rate=1e-4, batch_sets=16, max_tokens=192, micro_batch_tokens=None)
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """A fold, what its validation debates chose, and the figures of that without and with these debates."""
+class Checked:
+    """A fold, and a fit without each of the two debates that are kept back."""
 
     fold: Fold
-    rate: float
-    measured: Measured
-    """Fitted on the training debates alone."""
+    fits: list[Measured]
+
+    @property
+    def first(self) -> Measured:
+        """What other ways of fitting on the same debates are compared with."""
+        return self.fits[0]
 
 
-def argument_fit(
-    fold: Fold, rate: float, labels: Sequence[Label], validation: Sequence[Label], seed: int = SEED
-) -> Fit:
+def argument_fit(fold: Fold, labels: Sequence[Label], validation: Sequence[Label], seed: int = SEED) -> Fit:
     """A fit whose steps hold all labels of a prompt; it is tested on the clean pairs of the test debates."""
     largest = max(Counter(map(prompt_of, labels)).values())
-    settings = replace(ARGUMENTS, learning_rate=rate, batch_sets=largest)
-    return Fit(labels, validation, strict(fold.test), settings, seed)
+    return Fit(labels, validation, strict(fold.test), replace(ARGUMENTS, batch_sets=largest), seed)
 
 
-def strict_fit(fold: Fold, rate: float, seed: int = SEED) -> Fit:
-    """On the clean pairs, as published figures are made."""
-    return argument_fit(fold, rate, strict(fold.training), strict(fold.validation), seed)
+def strict_fit(fold: Fold, place: int = 0, seed: int = SEED) -> Fit:
+    """On the clean pairs, as published figures are made, without one of the debates that are kept back."""
+    return argument_fit(fold, *map(strict, fold.without(place)), seed)
 
 
 def run(fitter: Fitter, fits: Sequence[Fit], say: Callable[[str], None]) -> list[Measured]:
@@ -70,36 +68,31 @@ def run(fitter: Fitter, fits: Sequence[Fit], say: Callable[[str], None]) -> list
     return measured
 
 
-def choose(fitter: Fitter, folds: Sequence[Fold], rates: Sequence[float], say: Callable[[str], None]) -> list[Chosen]:
-    """A fit for each fold and rate, of which the validation debates keep one."""
-    tried = run(fitter, [strict_fit(fold, rate) for fold in folds for rate in rates], say)
-    by_fold = [tried[place : place + len(rates)] for place in range(0, len(tried), len(rates))]
-    chosen = []
-    for fold, own in zip(folds, by_fold, strict=True):
-        likelihoods = [one.validation_nll or math.inf for one in own]
-        best = likelihoods.index(min(likelihoods))
-        chosen.append(Chosen(fold, rates[best], own[best]))
-    return chosen
+def check(fitter: Fitter, folds: Sequence[Fold], places: Sequence[int], say: Callable[[str], None]) -> list[Checked]:
+    """Each fold's fits without one of the debates that are kept back, of which that chooses epoch and slope."""
+    measured = run(fitter, [strict_fit(fold, place) for fold in folds for place in places], say)
+    count = len(places)
+    return [Checked(fold, measured[number * count : (number + 1) * count]) for number, fold in enumerate(folds)]
 
 
-def final_fit(one: Chosen) -> Fit:
-    """The chosen fit once more, on the validation debates too; epochs and slope are those that they chose."""
-    labels = strict([*one.fold.training, *one.fold.validation])
-    fit = argument_fit(one.fold, one.rate, labels, ())
-    settings = replace(fit.settings, epochs=one.measured.epochs)
-    return replace(fit, settings=settings, slope=one.measured.slope)
+def final_fit(checked: Checked) -> Fit:
+    """On all training debates, with the epochs and the mean slope that those kept back have chosen."""
+    fit = argument_fit(checked.fold, strict(checked.fold.training), ())
+    settings = replace(fit.settings, epochs=max(one.epochs for one in checked.fits))
+    return replace(fit, settings=settings, slope=geometric_mean(one.slope for one in checked.fits))
 
 
-def cross_topic(fitter: Fitter, chosen: Sequence[Chosen], say: Callable[[str], None]) -> list[Row]:
+def cross_topic(fitter: Fitter, checked: Sequence[Checked], say: Callable[[str], None]) -> list[Row]:
     """Is the more convincing argument found in debates that were never seen, and are the probabilities right?"""
-    pairs = [own.pairs for own in run(fitter, [final_fit(one) for one in chosen], say)]
-    accuracy, longer = [ACCURACY.of(own) for own in pairs], [float(one.measured.longer.mean()) for one in chosen]
+    measured = run(fitter, [final_fit(one) for one in checked], say)
+    pairs = [one.pairs for one in measured]
+    accuracy, longer = [ACCURACY.of(own) for own in pairs], [float(one.longer.mean()) for one in measured]
     every = joined(pairs)
     interval = bootstrap_mean(every.right, every.prompts, SEED)
     whole = f"arguments, {len(pairs)} folds"
     rows = [
-        row(f"arguments, fold {one.fold.number}", ACCURACY, [own], [other], "longer wins") | {"learning_rate": one.rate}
-        for one, own, other in zip(chosen, accuracy, longer, strict=True)
+        row(f"arguments, fold {one.fold.number}", ACCURACY, [own], [other], "longer wins")
+        for one, own, other in zip(checked, accuracy, longer, strict=True)
     ]
     floor = row(f"{whole}, floor", ACCURACY, accuracy, longer, "longer wins", FLOOR)
     floor["interval"] = [round(interval.low, 4), round(interval.high, 4)]
@@ -115,33 +108,33 @@ def cross_topic(fitter: Fitter, chosen: Sequence[Chosen], say: Callable[[str], N
     ]
 
 
-def curve(fitter: Fitter, chosen: Sequence[Chosen], sizes: Sequence[int], say: Callable[[str], None]) -> list[Row]:
+def curve(fitter: Fitter, checked: Sequence[Checked], sizes: Sequence[int], say: Callable[[str], None]) -> list[Row]:
     """How much better does it get by more labels? Random subsets of the labels of all training debates, nested."""
     fits = []
     for size in sizes:
-        for one in chosen:
-            labels = strict(one.fold.training)
-            some = random.Random(SEED).sample(labels, len(labels))[:size]
-            fits.append(argument_fit(one.fold, one.rate, some, strict(one.fold.validation)))
+        for one in checked:
+            whole = strict_fit(one.fold)
+            some = random.Random(SEED).sample(whole.labels, len(whole.labels))[:size]
+            fits.append(argument_fit(one.fold, some, whole.validation))
     measured = run(fitter, fits, say)
     rows = []
     for place, size in enumerate(sizes):
-        own = measured[place * len(chosen) : (place + 1) * len(chosen)]
+        own = measured[place * len(checked) : (place + 1) * len(checked)]
         rows += _curve_rows(f"arguments, {size:,} labels", own)
-    return [*rows, *_curve_rows("arguments, all labels of 6 debates", [one.measured for one in chosen])]
+    return [*rows, *_curve_rows("arguments, all labels", [one.first for one in checked])]
 
 
 def _curve_rows(case: str, measured: Sequence[Measured]) -> list[Row]:
     return [row(case, metric, [metric.of(one.pairs) for one in measured]) for metric in (ACCURACY, NLL)]
 
 
-def ensembles(fitter: Fitter, chosen: Sequence[Chosen], say: Callable[[str], None]) -> list[Row]:
+def ensembles(fitter: Fitter, checked: Sequence[Checked], say: Callable[[str], None]) -> list[Row]:
     """Does it help to ask the head's posterior, or several models, instead of one?"""
     seeds = range(SEED + 1, SEED + MEMBERS)
-    others = run(fitter, [strict_fit(one.fold, one.rate, seed) for seed in seeds for one in chosen], say)
-    measured = [*(one.measured for one in chosen), *others]
+    others = run(fitter, [strict_fit(one.fold, seed=seed) for seed in seeds for one in checked], say)
+    measured = [*(one.first for one in checked), *others]
     # By fold and then by member; a single model is every member, one after another.
-    members = [measured[place :: len(chosen)] for place in range(len(chosen))]
+    members = [measured[place :: len(checked)] for place in range(len(checked))]
     single = [own.pairs for fold in members for own in fold]
     moderated = [own.moderated for fold in members for own in fold]
     together = [averaged([own.pairs for own in fold]) for fold in members for _ in fold]
@@ -151,14 +144,14 @@ def ensembles(fitter: Fitter, chosen: Sequence[Chosen], say: Callable[[str], Non
     ]
 
 
-def annotator_noise(fitter: Fitter, chosen: Sequence[Chosen], say: Callable[[str], None]) -> list[Row]:
+def annotator_noise(fitter: Fitter, folds: Sequence[Fold], say: Callable[[str], None]) -> list[Row]:
     """Is it better to learn whom to believe than to let the majority decide? On all pairs, clean or not."""
     fits = []
-    for one in chosen:
-        sides = [[pair for pair in side if pair.votes] for side in (one.fold.training, one.fold.validation)]
+    for fold in folds:
+        sides = [[pair for pair in side if pair.votes] for side in fold.without(0)]
         votes = [[label for pair in side for label in pair.vote_labels] for side in sides]
-        majority = argument_fit(one.fold, one.rate, *([pair.majority_label for pair in side] for side in sides))
-        alike = argument_fit(one.fold, one.rate, *votes)
+        majority = argument_fit(fold, *([pair.majority_label for pair in side] for side in sides))
+        alike = argument_fit(fold, *votes)
         learned = replace(alike, settings=replace(alike.settings, annotators="learned"))
         fits += [majority, alike, learned]
     measured = run(fitter, fits, say)

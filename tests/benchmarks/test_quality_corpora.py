@@ -86,11 +86,13 @@ def test_every_debate_is_tested_once_and_stands_on_one_side() -> None:
     ]
     tested: list[str] = []
     for fold in folds(pairs, 5):
-        sides = [{pair.debate for pair in side} for side in (fold.training, fold.validation, fold.test)]
-        assert [len(side) for side in sides] == [6, 2, 2]
-        assert len(set.union(*sides)) == 10
-        assert all(len([pair for pair in fold.test if pair.debate == debate]) == 2 for debate in sides[2])
-        tested += sides[2]
+        training, test = ({pair.debate for pair in side} for side in (fold.training, fold.test))
+        assert (len(training), len(test), len(training | test)) == (8, 2, 10)
+        assert len(fold.test) == 4
+        for place, debate in enumerate(fold.kept_back):
+            rest, kept_back = ({pair.debate for pair in side} for side in fold.without(place))
+            assert (kept_back, rest) == ({debate}, training - {debate})
+        tested += test
     assert sorted(tested) == sorted({pair.debate for pair in pairs})
 
 

@@ -239,3 +239,10 @@ def test_pairs_that_say_nothing_leave_a_prior_as_wide_as_the_head() -> None:
     assert posterior.determined == 0
     features = torch.tensor([[0.0, 2.0, 0.0]])
     assert float(posterior.deviations(features)) == pytest.approx(2 * math.sqrt(25 / 3))
+
+
+def test_labels_of_any_weight_leave_a_posterior() -> None:
+    differences, head = torch.tensor(np.random.default_rng(3).normal(size=(2, WIDTH))), torch.ones(WIDTH)
+    for weight in (1e-30, 1e12, 1e18, 1e30):
+        posterior = posterior_of(head, [(differences, torch.full((2,), weight, dtype=torch.float64))])
+        assert bool(posterior.deviations(differences).isfinite().all())

@@ -1,5 +1,6 @@
 """How is a reward model fitted? Every choice, with its default."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,14 +61,23 @@ class RewardSettings:
     """Whether the head's posterior is estimated, which says how sure a score is."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "learning_rate", "answer_learning_rate", "batch_sets", "max_tokens", "max_grad_norm"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        for name in (
+            "epochs",
+            "learning_rate",
+            "answer_learning_rate",
+            "adam_epsilon",
+            "batch_sets",
+            "max_grad_norm",
+            "max_tokens",
+            "lora_alpha",
+        ):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a number above 0, not {getattr(self, name)}")
         for name in ("head_learning_rate", "micro_batch_tokens", "lora_rank"):
-            if (value := getattr(self, name)) is not None and value <= 0:
-                raise ValueError(f"{name} must be above 0 or left out, not {value}")
+            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be a number above 0 or left out, not {value}")
         for name in ("implied_weight", "criteria_weight", "score_weight", "centre_coefficient", "weight_decay"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, as {getattr(self, name)} is")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a number that is not negative, not {getattr(self, name)}")
         if not 0 <= self.warmup_share <= 1:
             raise ValueError(f"warmup_share must lie between 0 and 1, not be {self.warmup_share}")

@@ -107,7 +107,8 @@ def posterior_of(head: Tensor, pairs: Iterable[tuple[Tensor, Tensor]]) -> Poster
 
     The precision is sum_i c_i x_i x_i^T + tau I, where x_i is a pair's difference of features and c_i the curvature of
     its -log p in the difference of scores: the Gauss-Newton matrix, which for a linear head is the Hessian itself.
-    tau maximises the marginal likelihood (see `evidence_precision`).
+    tau maximises the marginal likelihood (see `evidence_precision`), and is large enough for the sum to have an inverse
+    in fp64.
 
     Args:
         head: w [width].
@@ -120,7 +121,8 @@ def posterior_of(head: Tensor, pairs: Iterable[tuple[Tensor, Tensor]]) -> Poster
         rows = differences.detach().to(curvature) * curvatures.detach().to(curvature).sqrt()[:, None]
         curvature.addmm_(rows.T, rows)
     eigenvalues = torch.linalg.eigvalsh(curvature).clamp(min=0)
-    precision = evidence_precision(eigenvalues, float(weights.square().sum()))
+    lost = float(eigenvalues[-1]) * len(head) * torch.finfo(torch.float64).eps  # too little to change the greatest
+    precision = max(evidence_precision(eigenvalues, float(weights.square().sum())), lost)
     determined = float((eigenvalues / (eigenvalues + precision)).sum())
     curvature.diagonal().add_(precision)
     return Posterior(weights, torch.linalg.cholesky(curvature), torch.zeros_like(weights), precision, determined)

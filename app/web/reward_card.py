@@ -328,7 +328,11 @@ def _agreed(row: Card) -> str:
 def _by_deviation(uncertainty: Card) -> list[Row]:
     rows = uncertainty.get("by_deviation") or []
     return [
-        Row(_("deviation %(low)s to %(high)s", low=f"{row['low']:.2f}", high=f"{row['high']:.2f}"), row) for row in rows
+        Row(
+            _("deviation %(low)s to %(high)s of the difference", low=f"{row['low']:.2f}", high=f"{row['high']:.2f}"),
+            row,
+        )
+        for row in rows
     ]
 
 

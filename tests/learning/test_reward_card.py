@@ -164,5 +164,14 @@ def test_orders_are_read_from_scores_where_nobody_ordered(reward_model: RewardMo
     scored = Label(prompt, texts_of(0), Judgement(scores=(1.0, 3.0, None)))
     card = reward_card(reward_model, [scored])
     (own,) = overall(reward_model, [scored])
-    assert card["n"] == 1
+    assert (card["measured_on"], card["n"]) == ("scores", 1)
     assert card["accuracy"] == float(own[1, 0] > own[0, 0])
+
+
+def test_without_any_overall_answer_the_criteria_are_measured_on_and_named(reward_model: RewardModel) -> None:
+    prompt = ({"role": "user", "content": "the dog"},)
+    judged = Label(prompt, texts_of(0), criteria={"kind": Judgement(((2,), (0,)))})
+    card = reward_card(reward_model, [judged])
+    (own,) = overall(reward_model, [judged])
+    assert (card["measured_on"], card["n"]) == ("criteria", 1)
+    assert card["accuracy"] == float(own[2, 0] > own[0, 0])

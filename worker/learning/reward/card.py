@@ -14,7 +14,7 @@ from worker.learning.reward.encoding import encode_sets
 from worker.learning.reward.evaluation import Figures, brief_figures, figures, reliability, score_errors
 from worker.learning.reward.judged import JudgedPair, Share, as_pairs, judged_pairs
 from worker.learning.reward.model import RewardModel, read_features
-from worker.learning.reward.observations import OVERALL, SCORE, overall_judgements, shape_of, teaches
+from worker.learning.reward.observations import OVERALL, SCORE, Source, overall_judgements, shape_of, teaches
 from worker.learning.reward.probes import (
     borrowed_texts,
     format_probe,
@@ -54,7 +54,8 @@ def reward_card(reward_model: RewardModel, labels: Sequence[Label], seed: int = 
     """The card of a reward model, as JSON; what cannot be measured is None or an empty list.
 
     Ties are left out of every accuracy, and pairs that a correction implies stand in `probes` alone, unless there are
-    no others: `measured_on` says which. All intervals are of 95 %, over prompts. Keys:
+    no others. `measured_on` says what the pairs are from: `orders`, or where the labels have none, `scores` or
+    `criteria` (see `shape_of`), or `corrections`. All intervals are of 95 %, over prompts. Keys:
 
     - of `evaluation.figures`: `accuracy` (`_low`, `_high`, `_pairs`), `nll`, `ece`, `ece_by_chance`, `n`;
     - `reliability`: see `evaluation.reliability`;
@@ -76,7 +77,7 @@ def reward_card(reward_model: RewardModel, labels: Sequence[Label], seed: int = 
     measured = _measured(judged)
     return {
         **figures(as_pairs(measured), seed),
-        "measured_on": ("orders" if ordered else "corrections") if measured else None,
+        "measured_on": (source_of(held_out) if ordered else "corrections") if measured else None,
         "reliability": reliability(as_pairs(measured), seed),
         "by_grade": by_grade(ordered, seed),
         "by_criterion": by_criterion(reward_model, held_out, seed),
@@ -130,13 +131,18 @@ def read_held_out(reward_model: RewardModel, labels: Sequence[Label]) -> HeldOut
 
 def overall_pairs(reward_model: RewardModel, held_out: HeldOut) -> list[JudgedPair]:
     """All pairs that the labels order or tie as a whole."""
-    source = shape_of(held_out.labels, annotators=False).overall_from
+    source = source_of(held_out)
     return judged_pairs(
         held_out.labels,
         lambda label: overall_judgements(label, source),
         held_out.column(0),
         partial(probabilities, reward_model),
     )
+
+
+def source_of(held_out: HeldOut) -> Source:
+    """Which of the labels' answers order their responses as a whole."""
+    return shape_of(held_out.labels, annotators=False).overall_from
 
 
 @torch.no_grad()

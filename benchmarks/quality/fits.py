@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from transformers.utils import logging
 
 from worker.learning.models import pick_device
 from worker.learning.records import Label
@@ -64,11 +65,18 @@ class Fitter:
 @contextmanager
 def fitter(backbone: Path, device: str, processes: int) -> Iterator[Fitter]:
     """Processes with one thread each: small models fit faster beside each other than on several threads."""
-    executor = ProcessPoolExecutor(processes, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
+    executor = ProcessPoolExecutor(processes, get_context("spawn"), initializer=prepare)
     try:
         yield Fitter(executor, backbone, device)
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def prepare() -> None:
+    """One thread, and no bars or warnings of the library between our lines."""
+    torch.set_num_threads(1)
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def measure(fit: Fit, backbone: str, device: str) -> Measured:

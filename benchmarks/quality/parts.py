@@ -28,7 +28,7 @@ ARGUMENTS = RewardSettings(
 )
 """Each argument is read once an epoch, whatever it is compared with: a step holds all labels of a side of a debate.
 So there are few steps, and the learning rate is high."""
-ANSWERS = replace(ARGUMENTS, epochs=1, learning_rate=1e-4, batch_sets=16, max_tokens=192, micro_batch_tokens=None)
+ANSWERS = replace(ARGUMENTS, epochs=1, learning_rate=1e-4, batch_sets=16, max_tokens=128, micro_batch_tokens=None)
 
 
 @dataclass(frozen=True)

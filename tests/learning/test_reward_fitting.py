@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -6,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, BertModel, PreTrainedTokenizerFast
 
 from tests.planted import by_criteria, graded_pairs, in_order, liking, misread, rankings, scored
 from worker.learning.progress import Progress, silent
@@ -184,6 +185,19 @@ def test_checkpoints_of_another_fit_are_refused(tiny_folder: Path, tmp_path: Pat
     fit(tiny_folder, rankings(10, 0), settings=settings, checkpoints=tmp_path)
     with pytest.raises(ValueError, match="belong to another training"):
         fit(tiny_folder, rankings(10, 1), settings=settings, checkpoints=tmp_path)
+
+
+@pytest.mark.parametrize("rank", [None, 4], ids=["full", "lora"])
+def test_checkpoints_on_another_backbone_of_the_same_shape_are_refused(
+    tiny_folder: Path, tmp_path: Path, rank: int | None
+) -> None:
+    settings = replace(QUICK, epochs=1, checkpoint_seconds=0.0, lora_rank=rank)
+    shutil.copytree(tiny_folder, tmp_path / "other")
+    torch.manual_seed(1)
+    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tiny_folder)).save_pretrained(tmp_path / "other")
+    fit(tiny_folder, rankings(10, 0), settings=settings, checkpoints=tmp_path / "states")
+    with pytest.raises(ValueError, match="belong to another training"):
+        fit(tmp_path / "other", rankings(10, 0), settings=settings, checkpoints=tmp_path / "states")
 
 
 def test_what_rankings_weigh_is_chosen_by_validation(tiny_folder: Path, tmp_path: Path) -> None:

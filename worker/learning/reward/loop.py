@@ -26,6 +26,8 @@ from worker.learning.reward.settings import RewardSettings
 
 Metrics = dict[str, float]
 
+FIRST_NUMBERS = 8
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -89,9 +91,10 @@ class Fit:
         return observe(own, places, self.reward_model.answers.shape, self.weighting)
 
     def fingerprint(self) -> str:
-        """What a checkpoint must agree with to be continued: settings, seed, labels and the weights' shapes.
+        """What a checkpoint must agree with to be continued: settings, seed, labels, and the model as it begins.
 
-        What only bounds memory may change in between.
+        What only bounds memory may change in between. Of each of the model's tensors the shape and the first numbers
+        tell it from another, of which there may be several with equal shapes.
         """
         left_out = {"checkpoint_seconds", "posterior", "micro_batch_tokens", "gradient_checkpointing"}
         settings = {name: value for name, value in asdict(self.settings).items() if name not in left_out}
@@ -100,8 +103,9 @@ class Fit:
             for label in own.labels:
                 said = {**vars(label), "criteria": sorted(label.criteria.items())}
                 total.update(repr(said).encode())
-        for name, parameter in self.weights.items():
-            total.update(f"{name} {list(parameter.shape)}".encode())
+        for name, parameter in [*self.weights.items(), *self.reward_model.model.named_parameters()]:
+            first = parameter.detach().flatten()[:FIRST_NUMBERS].tolist()
+            total.update(f"{name} {list(parameter.shape)} {first}".encode())
         return total.hexdigest()
 
 

@@ -36,7 +36,8 @@ def gain_and_offset(scores: Sequence[Tensor]) -> tuple[float, float]:
     freedom = sum(len(own) - 1 for own in scores)
     if freedom == 0 or squares == 0:
         raise ValueError(
-            "the scores do not differ within any prompt: normalising needs a prompt with two different responses"
+            "the scores do not differ within any prompt: normalising needs a prompt with two different responses, and"
+            " where there are some, the fit went astray: lower learning_rate"
         )
     gain = math.sqrt(freedom / squares)
     mean = sum(float(own.mean()) for own in scores) / len(scores)

@@ -160,6 +160,20 @@ def test_everything_that_can_be_said_is_learned_from(tiny_folder: Path, tmp_path
     torch.testing.assert_close(scores.std(), torch.tensor(1.0), atol=1e-4, rtol=0)
 
 
+def test_what_was_left_out_and_what_was_not_compared_is_said(tiny_folder: Path, tmp_path: Path) -> None:
+    data = written(tmp_path / "rows.jsonl", [*planted(4, 9), {"prompt": "a", "responses": "b"}])
+    run = command(
+        *("fit", "--data", data, "--backbone", tiny_folder, "--out", tmp_path / "out", "--only-good-rows"),
+        *("--set", "set_weight=validation", "--set", "posterior=false", "--device", "cpu"),
+    )
+    assert run.exit_code == 0, run.output
+    told = " ".join(run.stderr.split())
+    assert "left out, since they could not be read: 1, the first line 5" in told
+    assert "no label was held out to choose by, so nothing was compared" in told
+    card = json.loads((tmp_path / "out" / "card.json").read_text())
+    assert (card["labels"]["train"], [way["set_weight"] for way in card["choices"]]) == (4, ["1"])
+
+
 def test_an_earlier_model_is_gone_on_from_and_replaced(fitted: Path, tiny_folder: Path, tmp_path: Path) -> None:
     data = written(tmp_path / "rows.jsonl", planted(20, 8))
     arguments = (

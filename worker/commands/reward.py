@@ -256,9 +256,10 @@ def _course(fitted: FittedRewardModel, backbone: str, start: Path | None) -> dic
 def _tell(out: Path, model: RewardModel, card: Mapping[str, Any], sides: Sides) -> None:
     """A short table for the person who waited; all of it stands in the card."""
     if sides.skipped:
-        console.print(
-            f"{len(sides.skipped):,} lines could not be read and were left out, the first: {sides.skipped[0]}"
-        )
+        console.print(f"left out, since they could not be read: {len(sides.skipped):,}, the first {sides.skipped[0]}")
+    asked = card["settings"]
+    if not card["labels"]["validation"] and (asked["set_weight"] == "validation" or asked["start"] == "better"):
+        console.print("no label was held out to choose by, so nothing was compared: see choices in the card")
     if sides.shared_prompts:
         console.print(f"{sides.shared_prompts:,} prompts were learned from and held out: the figures flatter the model")
     if not model.forward.shares:

@@ -83,6 +83,38 @@ def test_far_differences_keep_their_precision_and_their_gradient_in_fp32(cuts: l
     assert differences.grad[0].item() == pytest.approx(-differences.grad[1].item())
 
 
+def test_labels_on_several_scales_are_as_likely_as_scipy_says() -> None:
+    """A ranking with a tie, which weighs as two pairs; grades and a tie of seven; a criterion without ties; scores."""
+    no_ties = Scale(ties=False)
+    labels = [
+        label(Judgement(((2,), (0, 1))), weight=2.0),
+        label(Judgement(((1,), (0,)), strength=2, scale=SEVEN)),
+        label(Judgement(((0, 1),), scale=SEVEN), kind=Judgement(((1,), (0,)), scale=no_ties)),
+        label(Judgement(scores=(1.0, 5.0))),
+    ]
+    shape = shape_of(labels, annotators=False)
+    seen = observe(labels, one_by_one(labels), shape, Weighting("k-1", criteria_weight=0.5, score_weight=0.25))
+    answers = AnswerModel(shape)
+    cuts = {Scale(): [0.6], SEVEN: [0.3, 1.1, 2.5], no_ties: [0.0]}
+    answers.thresholds.set_cuts([torch.tensor(cuts[scale]) for _, scale in shape.ladders])
+    answers.slopes.copy_(torch.tensor([1.5, 1.0, 0.7]))
+    assert shape.outputs == ("overall", "score", "kind")
+    outputs = torch.randn(9, 3, generator=torch.Generator().manual_seed(4))
+    own, score, kind = outputs.double().numpy().T
+
+    def between(low: float, high: float, difference: float) -> float:
+        return float(np.log(np.diff(stats.logistic.cdf([low, high], loc=difference)))[0])
+
+    won = [between(-math.inf, -0.6, 1.5 * (own[other] - own[2])) for other in (0, 1)]
+    expected = [
+        2.0 * 2 / 3 * (sum(won) + between(-0.6, 0.6, 1.5 * (own[0] - own[1]))),
+        between(1.1, 2.5, 1.5 * (own[4] - own[3])),
+        between(-0.3, 0.3, 1.5 * (own[5] - own[6])) + 0.5 * between(0, math.inf, 0.7 * (kind[6] - kind[5])),
+        0.25 / 2 * stats.norm.logpdf([-1.0, 1.0], loc=score[7:]).sum(),  # 1 and 5 in their own deviations about 3
+    ]
+    np.testing.assert_allclose(answers.label_log_likelihoods(outputs, seen).tolist(), expected, rtol=1e-5)
+
+
 def test_the_gradient_is_that_of_finite_differences() -> None:
     differences = torch.tensor([0.3, -2.0, 5.0], dtype=torch.float64, requires_grad=True)
     low = torch.tensor([-0.7, 0.7, 1.5], dtype=torch.float64, requires_grad=True)

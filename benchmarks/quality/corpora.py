@@ -92,7 +92,7 @@ def read_arguments(folder: Path) -> list[ArgumentPair]:
 
 @dataclass(frozen=True)
 class Fold:
-    """A split of pairs by debate. Two of the training debates can be kept back, one at a time, to choose by."""
+    """A split of pairs by debate. Two of the training debates can be kept back, one at a time, to calibrate by."""
 
     number: int
     training: list[ArgumentPair]

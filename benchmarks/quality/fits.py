@@ -14,10 +14,14 @@ from transformers.utils import logging
 
 from worker.learning.models import pick_device
 from worker.learning.records import Label
+from worker.learning.reward.batches import encode_labels
 from worker.learning.reward.card import overall_pairs, pair_deviations, probabilities, read_held_out
 from worker.learning.reward.evaluation import Pairs
 from worker.learning.reward.fitting import RewardSettings, fit_reward_model
 from worker.learning.reward.judged import JudgedPair, as_pairs
+from worker.learning.reward.likelihood import calibrate
+from worker.learning.reward.model import read_features
+from worker.learning.reward.observations import Weighting, observe
 from worker.learning.reward.uncertainty import moderated
 
 
@@ -27,6 +31,7 @@ class Fit:
 
     labels: Sequence[Label]
     validation: Sequence[Label]
+    """To calibrate by: slope and thresholds."""
     test: Sequence[Label]
     settings: RewardSettings
     seed: int = 1
@@ -45,7 +50,6 @@ class Measured:
     """Whether the better response is the longer one, in characters; 1/2 where they are as long [pairs]."""
     slope: float
     """From differences of scores to log-odds."""
-    epochs: int
     seconds: float
 
 
@@ -82,8 +86,14 @@ def prepare() -> None:
 def measure(fit: Fit, backbone: str, device: str) -> Measured:
     """Fits, and looks at the test labels."""
     began = time.perf_counter()
-    fitted = fit_reward_model(backbone, fit.labels, fit.validation, fit.settings, fit.seed, device=pick_device(device))
+    # No validation labels: on one debate the likelihood would rather stop early than be calibrated afterwards.
+    fitted = fit_reward_model(backbone, fit.labels, (), fit.settings, fit.seed, device=pick_device(device))
     reward_model = fitted.reward_model
+    if fit.validation:
+        encoded = encode_labels(reward_model, fit.validation)
+        outputs = read_features(reward_model, encoded.encoded.sets, reward_model.read)
+        observed = observe(fit.validation, encoded.encoded.places, reward_model.answers.shape, Weighting())
+        calibrate(reward_model.answers, outputs.to(reward_model.model.device), observed.to(reward_model.model.device))
     if fit.slope is not None:
         with torch.no_grad():
             reward_model.answers.slopes.fill_(fit.slope)
@@ -96,7 +106,7 @@ def measure(fit: Fit, backbone: str, device: str) -> Measured:
         logits = slope * torch.tensor([pair.difference for pair in judged], dtype=torch.float64)
         drawn = replace(drawn, probabilities=probabilities(reward_model, moderated(logits, deviations) / slope))
     seconds = time.perf_counter() - began
-    return Measured(as_pairs(judged), drawn, longer(judged), slope, fitted.epochs, seconds)
+    return Measured(as_pairs(judged), drawn, longer(judged), slope, seconds)
 
 
 def longer(judged: Sequence[JudgedPair]) -> Tensor:

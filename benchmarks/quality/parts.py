@@ -62,37 +62,35 @@ def run(fitter: Fitter, fits: Sequence[Fit], say: Callable[[str], None]) -> list
         own = future.result()
         measured.append(own)
         say(
-            f"  {number} of {len(fits)}: {len(fits[number - 1].labels):,} labels, {own.epochs} epochs,"
-            f" {own.seconds:.0f} s, accuracy {ACCURACY.of(own.pairs):.3f}"
+            f"  {number} of {len(fits)}: {len(fits[number - 1].labels):,} labels, {own.seconds:.0f} s,"
+            f" slope {own.slope:.2f}, accuracy {ACCURACY.of(own.pairs):.3f}"
         )
     return measured
 
 
 def check(fitter: Fitter, folds: Sequence[Fold], places: Sequence[int], say: Callable[[str], None]) -> list[Checked]:
-    """Each fold's fits without one of the debates that are kept back, of which that chooses epoch and slope."""
+    """Each fold's fits without one of the debates that are kept back, which calibrates that fit."""
     measured = run(fitter, [strict_fit(fold, place) for fold in folds for place in places], say)
     count = len(places)
     return [Checked(fold, measured[number * count : (number + 1) * count]) for number, fold in enumerate(folds)]
 
 
 def final_fit(checked: Checked) -> Fit:
-    """On all training debates, with the epochs and the mean slope that those kept back have chosen."""
+    """On all training debates, with the mean slope by those kept back."""
     fit = argument_fit(checked.fold, strict(checked.fold.training), ())
-    settings = replace(fit.settings, epochs=max(one.epochs for one in checked.fits))
-    return replace(fit, settings=settings, slope=geometric_mean(one.slope for one in checked.fits))
+    return replace(fit, slope=geometric_mean(one.slope for one in checked.fits))
 
 
-def cross_topic(fitter: Fitter, checked: Sequence[Checked], say: Callable[[str], None]) -> list[Row]:
+def cross_topic(measured: Sequence[Measured]) -> list[Row]:
     """Is the more convincing argument found in debates that were never seen, and are the probabilities right?"""
-    measured = run(fitter, [final_fit(one) for one in checked], say)
     pairs = [one.pairs for one in measured]
     accuracy, longer = [ACCURACY.of(own) for own in pairs], [float(one.longer.mean()) for one in measured]
     every = joined(pairs)
     interval = bootstrap_mean(every.right, every.prompts, SEED)
     whole = f"arguments, {len(pairs)} folds"
     rows = [
-        row(f"arguments, fold {one.fold.number}", ACCURACY, [own], [other], "longer wins")
-        for one, own, other in zip(checked, accuracy, longer, strict=True)
+        row(f"arguments, fold {number}", ACCURACY, [own], [other], "longer wins")
+        for number, (own, other) in enumerate(zip(accuracy, longer, strict=True), start=1)
     ]
     floor = row(f"{whole}, floor", ACCURACY, accuracy, longer, "longer wins", FLOOR)
     floor["interval"] = [round(interval.low, 4), round(interval.high, 4)]

@@ -35,7 +35,10 @@ class Bar:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a probe found. `worry`: the model does something that people do not; None where nobody can say."""
+    """What a probe found. `worry`: the model leans on it more than people do, or people's own order shown matters.
+
+    None where nobody can say.
+    """
 
     title: str
     sentences: Sequence[str]

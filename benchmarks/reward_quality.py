@@ -15,7 +15,7 @@ likelihoods   ties and grades beside plain pairs, on answers of language models 
 
 A run chooses nothing on the fold that it tests: two of the training debates, kept back one at a time, calibrate; for
 cross-topic the model is then fitted again, on all training debates, with the mean slope of both. The learning rate and
-the epochs, the same for every fold, stand in quality/parts.py; they were found on debates of this set while it was built
+the epochs, the same for every fold, stand in quality/parts.py; they were found on debates of this set beforehand
 (docs/experiments.md), so the figures lean slightly to the bright side. ECE has 15 bins of equally many pairs, ties left
 out, over the pairs of all folds together; `by_chance` is what a perfectly calibrated model would show on so many.
 

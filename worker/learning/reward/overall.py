@@ -1,7 +1,6 @@
 """Which answers compare responses as a whole, and what do they say of the head that scores them?"""
 
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -22,9 +21,8 @@ def is_overall(observed: Observations) -> Tensor:
 
 
 def is_tied(observed: Observations, shape: AnswerShape) -> Tensor:
-    """Which pairs are tied [pairs]. A scale has a rung for a tie, one for each grade, and an upper end."""
-    ties = list(accumulate((scale.levels + 2 for _, scale in shape.ladders), initial=0))
-    return torch.isin(observed.rung, torch.tensor(ties, device=observed.rung.device))
+    """Which pairs are tied [pairs]: those on the first rung of their scale."""
+    return torch.isin(observed.rung, torch.tensor(list(shape.first_rungs.values()), device=observed.rung.device))
 
 
 def orders_right(outputs: Tensor, observed: Observations, shape: AnswerShape) -> Tensor:

@@ -26,26 +26,21 @@ models are fitted side by side as there are cores, or as OMP_NUM_THREADS says.
 
 import argparse
 import json
-import os
-import platform
-import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import psutil
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are not installed
 
-from quality import parts
-from quality.backbone import ROOT, backbone
-from quality.corpora import Fold, folds, read_answers, read_arguments
-from quality.figures import Row, show
-from quality.fits import Fitter, fitter
+from benchmarks.quality import parts
+from benchmarks.quality.backbone import ROOT, backbone
+from benchmarks.quality.corpora import Fold, folds, read_answers, read_arguments
+from benchmarks.quality.figures import Row, show
+from benchmarks.quality.fits import Fitter, fitter
+from benchmarks.report import commit, machine
 
 DATA = ROOT.parent / "shared" / "data"
 PARTS = ("cross-topic", "curve", "ensembles", "noise", "likelihoods")
@@ -92,26 +87,6 @@ def arguments(asked: argparse.Namespace, fitter: Fitter, splits: list[Fold], say
     return results
 
 
-def machine(device: str) -> dict[str, Any]:
-    """Where it was measured, and what else the machine had to do."""
-    models = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return {
-        "cpu": models[0] if models else platform.processor(),
-        "cores": psutil.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
-        "memory_gb": round(psutil.virtual_memory().total / 1e9),
-        "load": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
-def commit() -> str:
-    """What was measured."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
-
-
 def parsed() -> argparse.Namespace:
     """What is asked for; exits where the data are not there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -133,7 +108,8 @@ def parsed() -> argparse.Namespace:
 def main() -> None:
     """The command."""
     asked = parsed()
-    before, began = machine(asked.device), time.perf_counter()
+    gpu = torch.cuda.get_device_name() if asked.device == "cuda" else None
+    before, began = machine(gpu=gpu, torch=torch.__version__), time.perf_counter()
     processes = 1 if asked.device == "cuda" else torch.get_num_threads()
     with fitter(backbone(asked.backbone), asked.device, processes) as own:
         results = measure(asked, own, lambda line: print(line, flush=True))

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import geometric_mean
 
-from quality.corpora import Fold, plain_pairs, prompt_of, strict, with_ties
-from quality.figures import ACCURACY, ECE, NLL, Row, averaged, comparison, joined, row
-from quality.fits import Fit, Fitter, Measured
+from benchmarks.quality.corpora import Fold, plain_pairs, prompt_of, strict, with_ties
+from benchmarks.quality.figures import ACCURACY, ECE, NLL, Row, averaged, comparison, joined, row
+from benchmarks.quality.fits import Fit, Fitter, Measured
 from worker.learning.evaluation import bootstrap_mean
 from worker.learning.records import Label
 from worker.learning.reward.evaluation import calibration_by_chance

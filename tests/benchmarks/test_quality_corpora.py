@@ -1,15 +1,12 @@
 import csv
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-
-from quality.corpora import (
+from benchmarks.quality.corpora import (
     FIRST,
     SECOND,
     TIE,
@@ -21,8 +18,7 @@ from quality.corpora import (
     strict,
     with_ties,
 )
-from quality.figures import ACCURACY, ECE, comparison, joined, row
-
+from benchmarks.quality.figures import ACCURACY, ECE, comparison, joined, row
 from worker.learning.records import Scale
 from worker.learning.reward.evaluation import Pairs
 

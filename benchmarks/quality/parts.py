@@ -4,7 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from statistics import geometric_mean
+from statistics import fmean, geometric_mean
 
 from benchmarks.quality.corpora import Fold, plain_pairs, prompt_of, strict, with_ties
 from benchmarks.quality.figures import ACCURACY, ECE, NLL, Row, averaged, comparison, joined, row
@@ -28,14 +28,17 @@ ARGUMENTS = RewardSettings(
 )
 """Each argument is read once an epoch, whatever it is compared with: a step holds all labels of a side of a debate.
 So there are few steps, and the learning rate is high."""
+RATES = (2e-4, ARGUMENTS.learning_rate)
+"""Learning rates of which each fold takes the one that the debates it keeps back like better."""
 ANSWERS = replace(ARGUMENTS, epochs=1, learning_rate=1e-4, batch_sets=16, max_tokens=128, micro_batch_tokens=None)
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A fold, and a fit without each of the two debates that are kept back."""
+    """A fold, and a fit without each of the debates that are kept back, at the learning rate that they chose."""
 
     fold: Fold
+    rate: float
     fits: list[Measured]
 
     @property
@@ -44,15 +47,22 @@ class Checked:
         return self.fits[0]
 
 
-def argument_fit(fold: Fold, labels: Sequence[Label], validation: Sequence[Label], seed: int = SEED) -> Fit:
+def argument_fit(
+    fold: Fold,
+    labels: Sequence[Label],
+    validation: Sequence[Label],
+    seed: int = SEED,
+    rate: float = ARGUMENTS.learning_rate,
+) -> Fit:
     """A fit whose steps hold all labels of a prompt; it is tested on the clean pairs of the test debates."""
     largest = max(Counter(map(prompt_of, labels)).values())
-    return Fit(labels, validation, strict(fold.test), replace(ARGUMENTS, batch_sets=largest), seed)
+    settings = replace(ARGUMENTS, batch_sets=largest, learning_rate=rate)
+    return Fit(labels, validation, strict(fold.test), settings, seed)
 
 
-def strict_fit(fold: Fold, place: int = 0, seed: int = SEED) -> Fit:
+def strict_fit(fold: Fold, place: int = 0, seed: int = SEED, rate: float = ARGUMENTS.learning_rate) -> Fit:
     """On the clean pairs, as published figures are made, without one of the debates that are kept back."""
-    return argument_fit(fold, *map(strict, fold.without(place)), seed)
+    return argument_fit(fold, *map(strict, fold.without(place)), seed, rate)
 
 
 def run(fitter: Fitter, fits: Sequence[Fit], say: Callable[[str], None]) -> list[Measured]:
@@ -68,16 +78,31 @@ def run(fitter: Fitter, fits: Sequence[Fit], say: Callable[[str], None]) -> list
     return measured
 
 
-def check(fitter: Fitter, folds: Sequence[Fold], places: Sequence[int], say: Callable[[str], None]) -> list[Checked]:
-    """Each fold's fits without one of the debates that are kept back, which calibrates that fit."""
-    measured = run(fitter, [strict_fit(fold, place) for fold in folds for place in places], say)
-    count = len(places)
-    return [Checked(fold, measured[number * count : (number + 1) * count]) for number, fold in enumerate(folds)]
+def check(
+    fitter: Fitter,
+    folds: Sequence[Fold],
+    places: Sequence[int],
+    rates: Sequence[float],
+    say: Callable[[str], None],
+) -> list[Checked]:
+    """Each fold's fits without one of the debates that are kept back, which calibrates that fit.
+
+    Those debates alone choose the learning rate: the lowest mean of their own negative log-likelihoods.
+    """
+    tried = [(fold, rate, place) for fold in folds for rate in rates for place in places]
+    measured = run(fitter, [strict_fit(fold, place, rate=rate) for fold, rate, place in tried], say)
+    ways = iter(measured)
+    checked = []
+    for fold in folds:
+        own = [Checked(fold, rate, [next(ways) for _ in places]) for rate in rates]
+        checked.append(min(own, key=lambda one: fmean(fit.kept_back_nll for fit in one.fits)))
+        say(f"  fold {fold.number}: learning rate {checked[-1].rate:g}")
+    return checked
 
 
 def final_fit(checked: Checked) -> Fit:
     """On all training debates, with the mean slope by those kept back."""
-    fit = argument_fit(checked.fold, strict(checked.fold.training), ())
+    fit = argument_fit(checked.fold, strict(checked.fold.training), (), rate=checked.rate)
     return replace(fit, slope=geometric_mean(one.slope for one in checked.fits))
 
 
@@ -113,7 +138,7 @@ def curve(fitter: Fitter, checked: Sequence[Checked], sizes: Sequence[int], say:
         for one in checked:
             whole = strict_fit(one.fold)
             some = random.Random(SEED).sample(whole.labels, len(whole.labels))[:size]
-            fits.append(argument_fit(one.fold, some, whole.validation))
+            fits.append(argument_fit(one.fold, some, whole.validation, rate=one.rate))
     measured = run(fitter, fits, say)
     rows = []
     for place, size in enumerate(sizes):
@@ -129,7 +154,7 @@ def _curve_rows(case: str, measured: Sequence[Measured]) -> list[Row]:
 def ensembles(fitter: Fitter, checked: Sequence[Checked], say: Callable[[str], None]) -> list[Row]:
     """Does it help to ask the head's posterior, or several models, instead of one?"""
     seeds = range(SEED + 1, SEED + MEMBERS)
-    others = run(fitter, [strict_fit(one.fold, seed=seed) for seed in seeds for one in checked], say)
+    others = run(fitter, [strict_fit(one.fold, seed=seed, rate=one.rate) for seed in seeds for one in checked], say)
     measured = [*(one.first for one in checked), *others]
     # By fold and then by member; a single model is every member, one after another.
     members = [measured[place :: len(checked)] for place in range(len(checked))]

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from worker.learning.records import Prompt
 from worker.learning.reward.files import LineError, read_labels, read_lines, score_file
+from worker.learning.reward.model import Scored
 from worker.learning.reward.splits import held_out
 
 DATA = Path(__file__).parent.parent.parent.parent / "shared" / "data"
@@ -105,10 +105,10 @@ def test_conversations_that_grew_from_one_root_are_held_out_together(tmp_path: P
 # Scoring
 
 
-def by_length(prompts: Sequence[Prompt], responses: Sequence[str]) -> tuple[Tensor, Tensor]:
+def by_length(prompts: Sequence[Prompt], responses: Sequence[str]) -> Scored:
     assert len(prompts) == len(responses)
     lengths = torch.tensor([float(len(response)) for response in responses])
-    return lengths, lengths / 2
+    return Scored(lengths, lengths / 2, {"brief": -lengths})
 
 
 def test_scores_are_added_to_every_line(tmp_path: Path) -> None:
@@ -127,6 +127,7 @@ def test_scores_are_added_to_every_line(tmp_path: Path) -> None:
         "responses": ["a", "bbbb", ""],
         "scores": [1.0, 4.0, 0.0],
         "deviations": [0.5, 2.0, 0.0],
+        "outputs": {"brief": [-1.0, -4.0, 0.0]},
     }
     assert rows[1]["given_scores"] == [4, 5]
     assert (rows[1]["scores"], rows[1]["nested"]) == ([2.0, 1.0], {"a": [1, None]})
@@ -144,7 +145,7 @@ def test_nothing_is_written_where_a_line_is_bad(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="line 2: "):
         score_file(file, tmp_path / "scored.jsonl", by_length)
 
-    def fails(prompts: Sequence[Prompt], responses: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def fails(prompts: Sequence[Prompt], responses: Sequence[str]) -> Scored:
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):
@@ -155,7 +156,7 @@ def test_nothing_is_written_where_a_line_is_bad(tmp_path: Path) -> None:
 def test_files_are_scored_in_pieces(tmp_path: Path) -> None:
     sizes = []
 
-    def counted(prompts: Sequence[Prompt], responses: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def counted(prompts: Sequence[Prompt], responses: Sequence[str]) -> Scored:
         sizes.append(len(prompts))
         return by_length(prompts, responses)
 

@@ -26,9 +26,9 @@ from worker.learning.reward.model import (
     load_reward_model,
     new_reward_model,
     normalise,
+    read_scores,
     save_reward_model,
     score_responses,
-    scores_and_deviations,
 )
 from worker.learning.reward.normalisation import gain_and_offset
 from worker.learning.reward.observations import AnswerShape
@@ -178,16 +178,30 @@ def test_a_saved_model_is_the_same(fitted: FittedRewardModel, tmp_path: Path) ->
     assert loaded.outputs == ("overall", "harmless", "kind")
     assert (loaded.max_tokens, loaded.normalisation) == (50, model.normalisation)
     assert loaded.answers.facts() == model.answers.facts()
-    for one, other in zip(
-        scores_and_deviations(loaded, PROMPTS, RESPONSES), scores_and_deviations(model, PROMPTS, RESPONSES), strict=True
-    ):
-        assert torch.equal(one, other)
+    said, before = (read_scores(own, PROMPTS, RESPONSES) for own in (loaded, model))
+    assert torch.equal(said.scores, before.scores)
+    assert said.deviations is not None
+    assert before.deviations is not None
+    assert torch.equal(said.deviations, before.deviations)
     assert json.loads((tmp_path / "reward" / "card.json").read_text()) == {"accuracy": 0.5}
 
 
+def test_everything_is_read_in_one_pass(fitted: FittedRewardModel) -> None:
+    model = fitted.reward_model
+    said = read_scores(model, PROMPTS, RESPONSES)
+    assert torch.equal(said.scores, score_responses(model, PROMPTS, RESPONSES))
+    assert said.deviations is not None
+    assert bool((said.deviations > 0).all())
+    alone = all_outputs(model, [(prompt, [response]) for prompt, response in zip(PROMPTS, RESPONSES, strict=True)])
+    assert list(said.outputs) == ["harmless", "kind"]
+    for place, output in enumerate(said.outputs, start=1):
+        is_scored = output in model.answers.shape.scored
+        expected = model.answers.expected_scores(alone[:, place], output) if is_scored else alone[:, place]
+        torch.testing.assert_close(said.outputs[output], expected)
+
+
 def test_how_sure_a_score_is_must_have_been_estimated(fresh: RewardModel) -> None:
-    with pytest.raises(ValueError, match="fit it with posterior switched on"):
-        scores_and_deviations(fresh, PROMPTS, RESPONSES)
+    assert read_scores(fresh, PROMPTS, RESPONSES).deviations is None
 
 
 PLAIN = """

@@ -5,12 +5,12 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.table import Table
-from torch import Tensor
 
 from worker.commands.settings import read_settings
 from worker.commands.terminal import FILE, FOLDER, clear_errors, console, option, progress_bar
@@ -27,9 +27,8 @@ from worker.learning.reward.model import (
     RewardModel,
     load_reward_model,
     normalise,
+    read_scores,
     save_reward_model,
-    score_responses,
-    scores_and_deviations,
 )
 from worker.learning.reward.scales import on_common_scales
 from worker.learning.reward.splits import Sides, read_sides
@@ -146,19 +145,13 @@ Examples:
 def score(model: Path, data: Path, out: Path, device: str, precision: Precision) -> None:
     """Add `scores` and their `deviations`, one a response, to every line of a file.
 
-    Lines keep all else; scores that people gave are kept as `given_scores`. Nothing is written where a line cannot be
-    read.
+    A model that knows criteria or scores adds `outputs` by their names. Lines keep all else; scores that people
+    gave are kept as `given_scores`. Nothing is written where a line cannot be read.
     """
     with clear_errors(stopped="nothing was written"):
         reward_model = _load(model, device, precision)
-
-        def scorer(prompts: Sequence[Prompt], responses: Sequence[str]) -> tuple[Tensor, Tensor | None]:
-            if reward_model.posterior is None:
-                return score_responses(reward_model, prompts, responses), None
-            return scores_and_deviations(reward_model, prompts, responses)
-
         with progress_bar() as report:
-            lines = score_file(data, out, scorer, report)
+            lines = score_file(data, out, partial(read_scores, reward_model), report)
         console.print(f"[bold]{out}[/bold]: {lines:,} lines with scores")
         if reward_model.posterior is None:
             console.print("their deviations are null: the model was fitted without a posterior")

@@ -14,11 +14,10 @@ from itertools import chain, islice
 from pathlib import Path
 from textwrap import shorten
 
-from torch import Tensor
-
 from worker.learning.progress import Progress, Report, silent
 from worker.learning.records import Label, Prompt, Scale
 from worker.learning.reward.lines import Line, parse_line
+from worker.learning.reward.model import Scored
 from worker.learning.reward.scales import on_common_scales
 from worker.learning.reward.shapes import Json, Row
 
@@ -31,8 +30,10 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _GZIP = b"\x1f\x8b"
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89abAB]")
 
-Scorer = Callable[[Sequence[Prompt], Sequence[str]], tuple[Tensor, Tensor | None]]
-"""Scores [responses] of responses, each to its own prompt, and their deviations where the model knows them."""
+Scorer = Callable[[Sequence[Prompt], Sequence[str]], Scored]
+"""What is said of responses, each to its own prompt."""
+ADDED = ("scores", "deviations", "outputs")
+"""The keys of a line that scoring writes."""
 
 
 @dataclass(frozen=True)
@@ -170,11 +171,12 @@ def _check_characters(row: Json) -> None:
 
 
 def score_file(path: Path, out: Path, score: Scorer, report: Report = silent) -> int:
-    """Writes every line of a file with `scores` and `deviations`, one a response, and says how many lines there are.
+    """Writes every line of a file with what is said of its responses, and says how many lines there are.
 
-    Scores that people gave are kept as `given_scores`. The file is read twice, so that nothing is written where a line
-    is bad, and in pieces, so that it may be larger than memory. `out` appears when it is complete; it is gzipped if its
-    name ends so, and may be the file itself.
+    `scores` and `deviations` have a number a response, and so has each of the `outputs`. Scores that people gave
+    are kept as `given_scores`. The file is read twice, so that nothing is written where a line is bad, and in
+    pieces, so that it may be larger than memory. `out` appears when it is complete; it is gzipped if its name ends
+    so, and may be the file itself.
 
     Raises:
         ValueError: if a line cannot be read, or there is none.
@@ -211,17 +213,25 @@ def _pieces(lines: Iterator[Read], size: int) -> Iterator[list[Read]]:
 
 def _scored(lines: Sequence[Read], score: Scorer) -> Iterator[dict[str, Json]]:
     asked = [(line.prompt, response) for _row, line in lines if isinstance(line, Line) for response in line.responses]
-    own_scores, own_deviations = score(*zip(*asked, strict=True))
-    scores = iter(own_scores.tolist())
-    deviations = iter([None] * len(asked) if own_deviations is None else own_deviations.tolist())
+    said = score(*zip(*asked, strict=True))
+    start = 0
     for row, line in lines:
         if not isinstance(line, Line):
             raise ValueError(f"a line has changed while the file was scored: {line}")  # noqa: TRY004
-        given = {"given_scores" if key == "scores" else key: value for key, value in row.items()}
+        own = slice(start, start := start + len(line.responses))
         if "deviations" in row:
-            given = {key: value for key, value in row.items() if key not in {"scores", "deviations"}}
-        count = len(line.responses)
-        yield given | {"scores": list(islice(scores, count)), "deviations": list(islice(deviations, count))}
+            kept = {key: value for key, value in row.items() if key not in ADDED}
+        else:
+            kept = {"given_scores" if key == "scores" else key: value for key, value in row.items()}
+        yield kept | _said(said, own)
+
+
+def _said(said: Scored, own: slice) -> dict[str, Json]:
+    """What is added to a line."""
+    scores = said.scores[own].tolist()
+    deviations = [None] * len(scores) if said.deviations is None else said.deviations[own].tolist()
+    outputs = {output: values[own].tolist() for output, values in said.outputs.items()}
+    return {"scores": scores, "deviations": deviations} | ({"outputs": outputs} if outputs else {})
 
 
 @contextmanager

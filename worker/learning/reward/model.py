@@ -88,24 +88,46 @@ def score_responses(reward_model: RewardModel, prompts: Sequence[Prompt], respon
     return all_outputs(reward_model, _singles(prompts, responses))[:, 0]
 
 
-def scores_and_deviations(
-    reward_model: RewardModel, prompts: Sequence[Prompt], responses: Sequence[str]
-) -> tuple[Tensor, Tensor]:
-    """Normalised scores [responses] and their standard deviations [responses], both on the CPU.
+@dataclass(frozen=True)
+class Scored:
+    """All that a reward model says of responses, each [responses] on the CPU."""
+
+    scores: Tensor
+    """Normalised."""
+    deviations: Tensor | None
+    """Standard deviations of the scores; None from a model that was fitted without a posterior."""
+    outputs: dict[str, Tensor]
+    """By the names of the further outputs; those of scores as the score that people would give, in their own unit."""
+
+
+def read_scores(reward_model: RewardModel, prompts: Sequence[Prompt], responses: Sequence[str]) -> Scored:
+    """Everything about responses, each to its own prompt, from one pass.
 
     Raises:
-        ValueError: if there are not as many prompts as responses, or the model was fitted without a posterior.
+        ValueError: if there are not as many prompts as responses.
     """
-    posterior = reward_model.posterior
-    if posterior is None:
-        raise ValueError("this reward model does not know how sure it is: fit it with posterior switched on")
     encoded = _encode(reward_model, _singles(prompts, responses))
+    posterior, answers = reward_model.posterior, reward_model.answers
 
     def read(features: Tensor) -> Tensor:
-        return torch.stack([reward_model.read(features)[:, 0], posterior.deviations(features).to(features)], dim=1)
+        outputs = reward_model.read(features)
+        if posterior is None:
+            return outputs
+        return torch.cat([outputs, posterior.deviations(features).to(outputs)[:, None]], dim=1)
 
-    both = read_features(reward_model, encoded.sets, read)[_flat(encoded)]
-    return both[:, 0] + reward_model.normalisation.offset, both[:, 1]
+    columns = read_features(reward_model, encoded.sets, read)[_flat(encoded)].unbind(dim=1)
+    further = dict(zip(reward_model.outputs[1:], columns[1:], strict=False))
+    with torch.no_grad():
+        expected = {
+            output: answers.expected_scores(values.to(answers.slopes.device), output).cpu()
+            for output, values in further.items()
+            if output in answers.shape.scored
+        }
+    return Scored(
+        columns[0] + reward_model.normalisation.offset,
+        None if posterior is None else columns[-1],
+        further | expected,
+    )
 
 
 def all_outputs(reward_model: RewardModel, sets: Sequence[Set]) -> Tensor:

@@ -13,13 +13,10 @@ hold exactly the labels that were given, each as it was typed; otherwise there a
 import argparse
 import json
 import os
-import platform
 import random
-import re
 import shutil
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 from sqlalchemy import select
 
@@ -44,6 +40,7 @@ from app.domain import comparisons, people, projects, prompts, responses, sign_i
 from app.domain.settings import ProjectSettings  # noqa: E402
 from app.tables import Label, LabelRank, LabelRevision, Purpose, Role  # noqa: E402
 from app.web.session import SESSION_COOKIE  # noqa: E402
+from benchmarks.report import commit, machine  # noqa: E402
 from tests.browser.chromium import ARGUMENTS, executable  # noqa: E402
 
 COMPARISONS = 5_000
@@ -306,27 +303,6 @@ def result(case: str, metric: str, runs: Sequence[float], goal: float | None) ->
     }
 
 
-def machine(browser: Browser) -> dict[str, Any]:
-    """Where it was measured, and what else the machine had to do."""
-    models = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return {
-        "cpu": models[0] if models else platform.processor(),
-        "cores": psutil.cpu_count(),
-        "memory_gb": round(psutil.virtual_memory().total / 1e9),
-        "load": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-        "chromium": browser.version,
-    }
-
-
-def commit() -> str:
-    """What was measured."""
-    asked = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return asked.stdout.strip() or "unknown"
-
-
 def show(results: Sequence[dict[str, Any]]) -> None:
     """The table."""
     print(f"\n{'case':48} {'ours':>9} {'goal':>7}  met")
@@ -351,7 +327,12 @@ def main() -> None:
             browser = playwright.chromium.launch(executable_path=executable(), args=ARGUMENTS)
             print(f"Two persons give {labels} labels each ...", flush=True)
             results = measure(browser, address, slug, secret, labels)
-            report = {"benchmark": "desk", "machine": machine(browser), "commit": commit(), "results": results}
+            report = {
+                "benchmark": "desk",
+                "machine": machine(chromium=browser.version),
+                "commit": commit(),
+                "results": results,
+            }
             browser.close()
     if asked.json:
         asked.json.write_text(json.dumps(report, indent=2) + "\n")

@@ -14,7 +14,7 @@ from tests.learning.answers import label, one_by_one
 from worker.learning.records import Judgement, Label, Scale
 from worker.learning.reward.likelihood import AnswerModel, calibrate
 from worker.learning.reward.observations import AnswerShape, Observations, Weighting, observe, shape_of
-from worker.learning.reward.ordered_logit import log_interval, ordered_log_probabilities
+from worker.learning.reward.ordered_logit import log_interval
 
 pytestmark = pytest.mark.learning
 
@@ -43,15 +43,22 @@ def as_outputs(differences: np.ndarray) -> Tensor:
     return torch.tensor(np.stack([differences / 2, -differences / 2], axis=1).reshape(-1, 1))
 
 
+def grade_log_probabilities(differences: Tensor, cuts: Tensor) -> Tensor:
+    """Of the grades -levels..levels [pairs, 2 * levels + 1], each between its two thresholds."""
+    infinite = cuts.new_full((1,), math.inf)
+    edges = torch.cat([-infinite, -cuts.flip(0), cuts, infinite])
+    return log_interval(differences[:, None], edges[:-1], edges[1:])
+
+
 def test_rao_and_kupper_by_hand() -> None:
     """Rao and Kupper 1967: worths 3 and 1, theta 2: win 3/(3+2), lose 1/(1+6), tie 3(4-1)/((3+2)(6+1))."""
-    logs = ordered_log_probabilities(torch.tensor([math.log(3)]), torch.tensor([math.log(2)]))
+    logs = grade_log_probabilities(torch.tensor([math.log(3)]), torch.tensor([math.log(2)]))
     assert logs.exp().tolist()[0] == pytest.approx([1 / 7, 9 / 35, 3 / 5])
 
 
 def test_bradley_and_terry_by_hand() -> None:
     """Bradley and Terry 1952: worths 3 and 1 win 3/4 and 1/4 of their pairs, and never tie."""
-    logs = ordered_log_probabilities(torch.tensor([math.log(3)]), torch.tensor([0.0]))
+    logs = grade_log_probabilities(torch.tensor([math.log(3)]), torch.tensor([0.0]))
     assert logs.exp().tolist()[0] == pytest.approx([1 / 4, 0, 3 / 4])
 
 
@@ -64,7 +71,7 @@ def test_grades_have_the_logistic_probabilities_of_scipy(differences: list[float
     cuts = np.cumsum(steps)
     edges = np.concatenate([[-np.inf], -cuts[::-1], cuts, [np.inf]])
     expected = np.diff(stats.logistic.cdf(edges[None] - np.array(differences)[:, None]), axis=1)
-    got = ordered_log_probabilities(torch.tensor(differences, dtype=torch.float64), torch.tensor(cuts)).exp()
+    got = grade_log_probabilities(torch.tensor(differences, dtype=torch.float64), torch.tensor(cuts)).exp()
     np.testing.assert_allclose(got.numpy(), expected, atol=1e-12)
     np.testing.assert_allclose(got.sum(dim=1).numpy(), 1, atol=1e-12)
 
@@ -72,7 +79,7 @@ def test_grades_have_the_logistic_probabilities_of_scipy(differences: list[float
 @pytest.mark.parametrize("cuts", [[0.0], [0.5], [0.0, 1.0, 2.0], [0.001, 0.002, 9.0]])
 def test_far_differences_keep_their_precision_and_their_gradient_in_fp32(cuts: list[float]) -> None:
     differences = torch.tensor([1e4, -1e4, 88.0, 0.0], requires_grad=True)
-    logs = ordered_log_probabilities(differences, torch.tensor(cuts, requires_grad=True))
+    logs = grade_log_probabilities(differences, torch.tensor(cuts, requires_grad=True))
     possible = logs[logs > -math.inf]
     assert possible.isfinite().all()
     assert logs[0, 0].item() == pytest.approx(-1e4 - cuts[-1])  # the far wrong end costs as much as the log-odds
@@ -164,7 +171,7 @@ def test_thresholds_start_where_they_explain_the_shares_of_grades() -> None:
     shares = (0.1, 0.4, 0.3, 0.2)
     shape = AnswerShape(scales={"overall": (SEVEN,)}, shares={"overall": (shares,)})
     cuts = AnswerModel(shape).thresholds.cuts()[0]
-    probabilities = ordered_log_probabilities(torch.zeros(1), cuts).exp()[0]
+    probabilities = grade_log_probabilities(torch.zeros(1), cuts).exp()[0]
     assert probabilities.tolist() == pytest.approx([0.1, 0.15, 0.2, 0.1, 0.2, 0.15, 0.1], abs=1e-6)
 
 

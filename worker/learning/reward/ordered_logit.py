@@ -1,4 +1,10 @@
-"""Where does one grade end and the next begin? An ordered logit whose thresholds are learned."""
+"""Where does one grade end and the next begin? An ordered logit whose thresholds are learned.
+
+The proportional odds of McCullagh 1980 ("Regression models for ordinal data"), with thresholds that lie symmetrically
+about 0: d + e, with d the log-odds by which the first response is better and e logistic, falls between cuts[k - 1] and
+cuts[k] for grade k. One cut is Rao and Kupper 1967 with eta = log theta = cuts[0]; one cut of 0 is Bradley and Terry
+1952, where a tie is impossible.
+"""
 
 import math
 
@@ -13,23 +19,6 @@ SMALLEST_STEP = 1e-3
 """The least distance of two thresholds, so that an answer which was never seen keeps a probability above 0."""
 STEP_DEVIATION = 2.0
 """Deviation of the normal prior of a threshold's step about its start, before the softplus."""
-
-
-def ordered_log_probabilities(differences: Tensor, cuts: Tensor) -> Tensor:
-    """Log-probabilities of the grades -levels..levels [pairs, 2 * levels + 1] in an ordered logit.
-
-    The proportional odds of McCullagh 1980 ("Regression models for ordinal data"), with thresholds that lie
-    symmetrically about 0: d + e, e logistic, falls between cuts[k - 1] and cuts[k] for grade k. One cut is Rao and
-    Kupper 1967 with eta = log theta = cuts[0]; one cut of 0 is Bradley and Terry 1952, where a tie is impossible.
-
-    Args:
-        differences: d [pairs], the log-odds by which the first response is better.
-        cuts: [levels], increasing, the first not negative (0 where there are no ties).
-
-    """
-    infinite = cuts.new_full((1,), math.inf)
-    edges = torch.cat([-infinite, -cuts.flip(0), cuts, infinite])
-    return log_interval(differences[:, None], edges[:-1], edges[1:])
 
 
 def log_interval(differences: Tensor, low: Tensor, high: Tensor) -> Tensor:

@@ -202,7 +202,7 @@ def test_an_earlier_model_is_gone_on_from_and_replaced(fitted: Path, tiny_folder
         (["--set", "epochs"], "epochs is no NAME=VALUE, such as epochs=2"),
         (["--set", "epochs=many"], "settings: epochs: "),
         (["--set", "epochs=0"], "epochs must be a number above 0, not 0"),
-        (["--set", "learning_rate=nan"], "learning_rate must be a number above 0, not nan"),
+        (["--set", "learning_rate=nan"], "learning_rate must be a number above 0 or left out, not nan"),
         (["--set", "weight_decay=inf"], "weight_decay must be a number that is not negative, not inf"),
         (["--set", "set_weight=2"], "settings: set_weight: "),
         (["--set", "start=better"], "name the reward model to start from with --start"),

@@ -22,7 +22,7 @@ from worker.learning.reward.lora import low_rank_adapters
 from worker.learning.reward.memory import ran_out_of_memory
 from worker.learning.reward.model import RewardModel, new_reward_model
 from worker.learning.reward.observations import Weighting, shape_of
-from worker.learning.reward.settings import RewardSettings
+from worker.learning.reward.settings import RewardSettings, usual_learning_rate
 
 pytestmark = pytest.mark.learning
 
@@ -257,3 +257,12 @@ def test_every_part_has_its_own_learning_rate(tiny_folder: Path) -> None:
     matrices = sum(own.numel() for own in model.model.parameters() if own.dim() > 1) - 32
     assert found == {(3e-3, 0.1): matrices, (3e-3, 0.0): norms, (1e-2, 0.1): 32, (0.1, 0.0): 3}
     assert math.isclose(sum(found.values()), sum(own.numel() for own in fit.weights.values()))
+
+
+def test_the_learning_rate_goes_by_the_size_where_none_is_asked_for(tiny_folder: Path) -> None:
+    """About what lm-human-preferences took for GPT-2 (5e-5), and between those of Huang et al. and OpenRLHF above."""
+    assert usual_learning_rate(124_000_000, adapters=False) == pytest.approx(5e-5, rel=0.05)
+    assert 3e-6 < usual_learning_rate(8_000_000_000, adapters=False) < 9e-6
+    assert usual_learning_rate(8_000_000_000, adapters=True) == pytest.approx(5e-5)
+    fit = new_fit(tiny_folder, graded_pairs(5, 0), learning_rate=None)
+    assert fit.new_optimiser().param_groups[0]["highest"] == fit.learning_rate == 1e-3

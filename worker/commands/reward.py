@@ -241,6 +241,7 @@ def _course(fitted: FittedRewardModel, backbone: str, start: Path | None) -> dic
         "backbone": backbone,
         "start": str(start) if start is not None else None,
         "epochs": fitted.epochs,
+        "learning_rate": fitted.learning_rate,
         "history": fitted.history,
         "choices": fitted.choices,
     }

@@ -226,6 +226,7 @@ def _course(result: FittedRewardModel, start: RewardModel | None) -> dict[str, A
     """How the fitting went."""
     return {
         "epochs": result.epochs,
+        "learning_rate": result.learning_rate,
         "history": result.history,
         "choices": result.choices,
         "start": start.id if start else None,

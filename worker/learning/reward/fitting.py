@@ -35,13 +35,14 @@ class FittedRewardModel:
     """A fitted reward model and how the fitting went.
 
     `epochs` is the number of passes that were kept; `history` has a row of metrics for each. `choices` has a row for
-    each way that was tried, with its validation likelihood and whether it was `kept`.
+    each way that was tried, with its validation likelihood and whether it was `kept`. `learning_rate` is the highest.
     """
 
     reward_model: RewardModel
     epochs: int
     history: list[dict[str, float]]
     choices: list[dict[str, Any]]
+    learning_rate: float
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,11 @@ def fit_reward_model(
     kept = min(tried, key=lambda one: one.measured.get("validation/nll", 0.0))
     kept.fit.reward_model.model.to(device)
     return FittedRewardModel(
-        _finished(kept.fit), kept.course.best_epoch, kept.course.history, [one.row(one is kept) for one in tried]
+        _finished(kept.fit),
+        kept.course.best_epoch,
+        kept.course.history,
+        [one.row(one is kept) for one in tried],
+        kept.fit.learning_rate,
     )
 
 

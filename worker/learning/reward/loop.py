@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from worker.learning.batches import token_budget
 from worker.learning.course import Course, put_weights, rate_at, resume_course, save_course
+from worker.learning.models import count_parameters
 from worker.learning.progress import Progress, Report
 from worker.learning.reward.backbone import head_parameters
 from worker.learning.reward.batches import EncodedLabels, micro_batches, shuffled_batches
@@ -22,7 +23,7 @@ from worker.learning.reward.memory import free_memory, no_room, ran_out_of_memor
 from worker.learning.reward.model import RewardModel, read_features
 from worker.learning.reward.observations import Observations, Weighting, observe
 from worker.learning.reward.overall import orders_right
-from worker.learning.reward.settings import RewardSettings
+from worker.learning.reward.settings import RewardSettings, usual_learning_rate
 
 Metrics = dict[str, float]
 
@@ -54,6 +55,13 @@ class Fit:
         }
 
     @cached_property
+    def learning_rate(self) -> float:
+        """The trunk's, at its highest."""
+        asked, adapters = self.settings.learning_rate, self.settings.lora_rank is not None
+        usual = usual_learning_rate(count_parameters(self.reward_model.model), adapters=adapters)
+        return usual if asked is None else asked
+
+    @cached_property
     def label_weights(self) -> Tensor:
         """What each label weighs, with all that it says [labels]."""
         return weights_of(self.observe(self.taught, range(len(self.taught.labels)), self.taught.encoded.places))
@@ -67,11 +75,11 @@ class Fit:
     def new_optimiser(self) -> torch.optim.Optimizer:
         """AdamW, with a learning rate of its own for the layers above the trunk, and one for the answers' numbers."""
         settings, heads = self.settings, {id(parameter) for parameter in head_parameters(self.reward_model.model)}
-        head_rate = settings.head_learning_rate or settings.learning_rate
+        head_rate = settings.head_learning_rate or self.learning_rate
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in self.weights.items():
             is_head = name.startswith("heads.") or id(parameter) in heads
-            rate = head_rate if is_head else settings.learning_rate
+            rate = head_rate if is_head else self.learning_rate
             if name.startswith("answers."):
                 rate = settings.answer_learning_rate
             decays = parameter.dim() > 1 and not name.startswith("answers.")
@@ -151,7 +159,7 @@ def learn(fit: Fit, report: Report, checkpoints: Path | None) -> Course:
 def optimise(fit: Fit, optimiser: torch.optim.Optimizer, batch: Sequence[int], share: float, course: Course) -> Metrics:
     """One step on the mean over a batch's labels, by weight; `share` is that of the highest learning rates."""
     metrics = _within_memory(fit, optimiser, batch, course)
-    rate = share * fit.settings.learning_rate
+    rate = share * fit.learning_rate
     if not math.isfinite(metrics["loss"]):
         raise ValueError(
             f"the loss is {metrics['loss']} at step {course.step + 1}, where the learning rate was {rate:.2g}: lower"

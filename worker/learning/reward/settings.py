@@ -13,10 +13,10 @@ class RewardSettings:
 
     epochs: int = 1
     """Passes over the labels, at most; with validation labels the best epoch is kept."""
-    learning_rate: float = 1e-5
-    """Of Adam, at its highest: it climbs over the warm-up and falls linearly to 0. Adapters want some ten times it."""
+    learning_rate: float | None = None
+    """Of Adam, at its highest: it climbs over the warm-up and falls linearly to 0. None goes by the backbone's size."""
     head_learning_rate: float | None = None
-    """Of the fresh layers above the trunk; None is `learning_rate`."""
+    """Of the fresh layers above the trunk; None is that of the trunk."""
     answer_learning_rate: float = 0.1
     """Of the thresholds, slopes and annotators' qualities: numbers so few that they can move fast."""
     warmup_share: float = 0.05
@@ -63,7 +63,6 @@ class RewardSettings:
     def __post_init__(self) -> None:
         for name in (
             "epochs",
-            "learning_rate",
             "answer_learning_rate",
             "adam_epsilon",
             "batch_sets",
@@ -73,7 +72,7 @@ class RewardSettings:
         ):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a number above 0, not {getattr(self, name)}")
-        for name in ("head_learning_rate", "micro_batch_tokens", "lora_rank"):
+        for name in ("learning_rate", "head_learning_rate", "micro_batch_tokens", "lora_rank"):
             if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be a number above 0 or left out, not {value}")
         for name in ("implied_weight", "criteria_weight", "score_weight", "centre_coefficient", "weight_decay"):
@@ -81,3 +80,14 @@ class RewardSettings:
                 raise ValueError(f"{name} must be a number that is not negative, not {getattr(self, name)}")
         if not 0 <= self.warmup_share <= 1:
             raise ValueError(f"warmup_share must lie between 0 and 1, not be {self.warmup_share}")
+
+
+def usual_learning_rate(parameters: int, *, adapters: bool) -> float:
+    """What to begin with for a backbone of so many parameters: 1e-5 for a billion, 2e-4 for twenty million.
+
+    A line through what was found to do well: 7e-4 with 2.8 million parameters (the demo), 2e-4 to 4e-4 with 22 million
+    (docs/experiments.md), 5e-5 with 124 million (lm-human-preferences), 3e-6 to 9e-6 with some billions (Huang et al.
+    2024, "The N+ implementation details of RLHF with PPO"; OpenRLHF's examples). Adapters take ten times it.
+    """
+    full = min(max(1e-5 * math.pow(1e9 / parameters, 0.75), 5e-6), 1e-3)
+    return 10 * full if adapters else full

@@ -1,3 +1,4 @@
+import math
 import random
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
@@ -143,8 +144,10 @@ def assert_exact(forward: Forward, sets: Sequence[EncodedSet]) -> None:
         torch.testing.assert_close(own[name], gradient, rtol=1e-3, atol=1e-5 * scale, msg=name)
 
 
+@pytest.mark.parametrize("least_hidden", [0.0, math.inf], ids=["passed over", "masked"])
 @pytest.mark.parametrize("family", SHARING)
-def test_a_shared_prompt_changes_nothing(family: str) -> None:
+def test_a_shared_prompt_changes_nothing(family: str, least_hidden: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.learning.reward.forward.LEAST_HIDDEN", least_hidden)
     forward = Forward(tiny(family, SHARING[family]), TOKENIZER, "fp32")
     assert forward.shares, forward.reason
     assert_exact(forward, some_sets())
@@ -198,7 +201,11 @@ def test_every_attention_path_is_exact_on_a_gpu(attention: str) -> None:
         torch.testing.assert_close(own[name].cpu(), gradient, rtol=1e-2, atol=1e-2 * float(gradient.abs().max()))
 
 
-def test_in_bf16_a_shared_prompt_changes_no_more_than_rounding_does() -> None:
+@pytest.mark.parametrize("least_hidden", [0.0, math.inf], ids=["passed over", "masked"])
+def test_in_bf16_a_shared_prompt_changes_no_more_than_rounding_does(
+    least_hidden: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.learning.reward.forward.LEAST_HIDDEN", least_hidden)
     """bf16 has 8 bits: a hundredth of the largest feature is about two units in the last place."""
     model, sets = llama(), some_sets(seed=4)
     with torch.no_grad():
@@ -302,7 +309,8 @@ def test_a_forward_is_made_before_or_after_the_adapters() -> None:
     assert_exact(forward, some_sets(seed=11))
 
 
-def test_layers_may_be_computed_again_in_the_backward_pass() -> None:
+def test_layers_may_be_computed_again_in_the_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.learning.reward.forward.LEAST_HIDDEN", 0.0)
     forward = Forward(llama(), TOKENIZER, "fp32")
     with recomputed_layers(forward.model):
         assert_exact(forward, some_sets(seed=13))

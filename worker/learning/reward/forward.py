@@ -5,6 +5,7 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -15,11 +16,14 @@ from worker.learning.batches import group_by_length, pad, token_budget
 from worker.learning.models import Precision, autocast
 from worker.learning.reward.backbone import output_layer
 from worker.learning.reward.encoding import EncodedSet
-from worker.learning.reward.shared_prefix import attention_mask, lay_out, pack, split_by_cost
+from worker.learning.reward.prefix_attention import PREFIX, behind_prompts
+from worker.learning.reward.shared_prefix import attention_mask, hidden_keys, lay_out, pack, split_by_cost
 
 FLEX = "flex_attention"
 ATTENTION_COST = 3.0
 """How much longer a multiplication takes in attention than in a linear layer; on CPUs 1.5 in fp32, 5 in bf16."""
+LEAST_HIDDEN = 180.0
+"""From how many hidden keys a token on, attention that passes over them is faster than multiplying them, on CPUs."""
 WINDOWS = ("max_position_embeddings", "sliding_window", "attention_chunk_size", "window_size")
 """What configurations call the farthest that a token is seen."""
 
@@ -46,8 +50,9 @@ class Forward:
         self._linear, self._quadratic = _costs(model)
         self._last_mlp = _last_mlp(model)
         self.precision: Precision = "fp32"  # in which the two ways can be told apart
+        self._least_hidden = 0.0  # so that the trial goes the way that longer rows go
         self.reason = self._choose_way()
-        self.precision = precision
+        self.precision, self._least_hidden = precision, LEAST_HIDDEN
 
     @property
     def shares(self) -> bool:
@@ -91,9 +96,13 @@ class Forward:
     def _rows(self, each: EncodedSet) -> list[EncodedSet]:
         if not self.shares:
             return [EncodedSet(each.prompt_ids, (response,)) for response in each.response_ids]
-        # Flex attention passes over what is masked, so that hidden tokens cost nothing.
-        quadratic = 0.0 if self._attention == FLEX else self._quadratic
+        # Where what is hidden is passed over, it costs nothing.
+        quadratic = 0.0 if self._attention == FLEX or self._passes_over([each]) else self._quadratic
         return split_by_cost(each, self._linear, quadratic, self._longest)
+
+    def _passes_over(self, rows: Sequence[EncodedSet]) -> bool:
+        """Whether these rows hide so much that responses attend by themselves."""
+        return self._attention == PREFIX and fmean(map(hidden_keys, rows)) >= self._least_hidden
 
     def _is_shared(self, row: EncodedSet) -> bool:
         several = len(row.response_ids) > 1 or self._attention == FLEX  # flex attention packs rows of one too
@@ -104,8 +113,11 @@ class Forward:
         arrange = pack if self._attention == FLEX else lay_out
         layout = arrange(rows, self._pad_token_id, self.model.device)
         with ExitStack() as stack:
-            if self._last_mlp is not None and not _computes_again(self.model):
-                stack.enter_context(_only_at(self._last_mlp, layout.ends))
+            if not _computes_again(self.model):
+                if self._last_mlp is not None:
+                    stack.enter_context(_only_at(self._last_mlp, layout.ends))
+                if self._passes_over(rows):
+                    stack.enter_context(behind_prompts(layout))
             read = self._read(
                 input_ids=layout.input_ids,
                 position_ids=layout.position_ids,
@@ -142,10 +154,10 @@ class Forward:
         return given[-1]
 
     def _choose_way(self) -> str:
-        """Why nothing is shared, empty where it is. On CUDA, flex attention is taken where it works."""
+        """Why nothing is shared, empty where it is. Attention that passes over the hidden is taken where it works."""
         before = self._attention
-        if self.model.device.type == "cuda" and before == "sdpa":
-            self.model.set_attn_implementation(FLEX)
+        if before == "sdpa":
+            self.model.set_attn_implementation(FLEX if self.model.device.type == "cuda" else PREFIX)
             if not self._why_not():
                 return ""
             self.model.set_attn_implementation(before)

@@ -99,7 +99,7 @@ def attention_mask(layout: Layout, attention: str, dtype: torch.dtype) -> Tensor
     """
     if attention == "flex_attention":
         return _block_mask(layout)
-    if attention == "sdpa":
+    if attention in {"sdpa", "shared_prefix"}:  # the latter needs it where it is computed again, out of its context
         return dense_mask(layout)
     if attention == "eager":  # adds the mask to its logits: a boolean one would hide nothing
         mask = dense_mask(layout)
@@ -119,6 +119,13 @@ def _block_mask(layout: Layout) -> BlockMask:
     rows, columns = layout.blocks.shape
     device = layout.blocks.device
     return create_block_mask(sees(layout), rows, None, columns, columns, device=device, BLOCK_SIZE=FLEX_BLOCK)
+
+
+def hidden_keys(each: EncodedSet) -> float:
+    """With how many tokens a mask has each multiplied in vain, on average: those of other responses, and later ones."""
+    prompt = len(each.prompt_ids)
+    seen = prompt**2 + sum(len(own) * (prompt + len(own)) for own in each.response_ids)
+    return (each.tokens**2 - seen) / each.tokens
 
 
 def split_by_cost(each: EncodedSet, linear: float, quadratic: float, longest: float) -> list[EncodedSet]:

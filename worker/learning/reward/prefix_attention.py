@@ -25,47 +25,43 @@ PREFIX = "shared_prefix"
 
 
 @dataclass(frozen=True)
-class Group:
-    """Queries and the keys that they meet, as places in the rows laid end to end.
+class Groups:
+    """Which tokens of a layout meet which. Places are in the rows laid end to end; tables are padded.
 
-    `queries` [groups, tokens] and `keys` [groups, seen tokens] are padded; `mask` [groups, 1, tokens, seen tokens] says
-    who sees whom, and `real` [groups, tokens] which queries are there.
+    Prompts stand at the beginning of their rows, so that `prompt_mask` [rows, 1, longest prompt, longest prompt] is all
+    there is to say of them. `queries` [responses, tokens] are the places of responses, of which `real` are there, and
+    `keys` [responses, seen tokens] those of their prompts and themselves; `mask` is [responses, 1, tokens, seen tokens].
     """
 
+    prompt_mask: Tensor
     queries: Tensor
+    real: Tensor
     keys: Tensor
     mask: Tensor
-    real: Tensor
 
 
-def prompts_and_responses(layout: Layout) -> tuple[Group, Group]:
-    """A group for each row's prompt, which sees itself, and one for each response, which sees its prompt and itself."""
+def groups_of(layout: Layout) -> Groups:
+    """Every prompt sees itself, and every response its prompt and itself."""
     rows, columns = layout.blocks.shape
-    device = layout.blocks.device
     blocks = layout.blocks.cpu()
     prompts, responses, seen = [], [], []
     for row in range(rows):
-        start, own = row * columns, blocks[row]
-        prompt = start + (own == PROMPT).nonzero().flatten()
-        prompts.append(prompt)
-        for block in range(PROMPT + 1, int(own.max()) + 1):
-            response = start + (own == block).nonzero().flatten()
-            responses.append(response)
-            seen.append(prompt)
-    own_places, own_real = _padded(responses)
-    seen_places, seen_real = _padded(seen)
-    prompt_places, prompt_real = _padded(prompts)
-    tokens = own_places.shape[1]
-    mask = torch.cat([seen_real[:, None].expand(-1, tokens, -1), _causal(own_places, own_real)], dim=2)
-    keys = torch.cat([seen_places, own_places], dim=1)
-    groups = (
-        Group(prompt_places, prompt_places, _causal(prompt_places, prompt_real)[:, None], prompt_real),
-        Group(own_places, keys, mask[:, None], own_real),
+        prompts.append(row * columns + (blocks[row] == PROMPT).nonzero().flatten())
+        for block in range(PROMPT + 1, int(blocks[row].max()) + 1):
+            responses.append(row * columns + (blocks[row] == block).nonzero().flatten())
+            seen.append(prompts[-1])
+    _, in_prompt = _padded(prompts)
+    queries, real = _padded(responses)
+    before, is_before = _padded(seen)
+    sees_prompt = is_before[:, None].expand(-1, queries.shape[1], -1)
+    tables = (
+        _causal(in_prompt)[:, None],
+        queries,
+        real,
+        torch.cat([before, queries], dim=1),
+        torch.cat([sees_prompt, _causal(real)], dim=2)[:, None],
     )
-    first, second = (
-        Group(one.queries.to(device), one.keys.to(device), one.mask.to(device), one.real.to(device)) for one in groups
-    )
-    return first, second
+    return Groups(*(table.to(layout.blocks.device) for table in tables))
 
 
 def _padded(places: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -73,20 +69,20 @@ def _padded(places: list[Tensor]) -> tuple[Tensor, Tensor]:
     return table.clamp_min(0), table >= 0
 
 
-def _causal(places: Tensor, real: Tensor) -> Tensor:
+def _causal(real: Tensor) -> Tensor:
     """Each token sees itself and the real ones before it [groups, tokens, tokens]; no softmax is empty."""
-    tokens = places.shape[1]
+    tokens = real.shape[1]
     earlier = torch.ones(tokens, tokens, dtype=torch.bool).tril()
     return (earlier & real[:, None]) | torch.eye(tokens, dtype=torch.bool)
 
 
-_groups: ContextVar[tuple[Group, Group] | None] = ContextVar("groups", default=None)
+_groups: ContextVar[Groups | None] = ContextVar("groups", default=None)
 
 
 @contextmanager
 def behind_prompts(layout: Layout) -> Iterator[None]:
     """Inside, attention of this name goes by the layout; elsewhere it is plain scaled dot-product attention."""
-    token = _groups.set(prompts_and_responses(layout))
+    token = _groups.set(groups_of(layout))
     try:
         yield
     finally:
@@ -101,28 +97,24 @@ def shared_prefix_attention(
     if groups is None:
         plain: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return plain
-    rows, heads, columns, _ = query.shape
-    states = [_by_token(each) for each in (query, key, value)]
-    places, outputs = [], []
-    for group in groups:
-        own = [_taken(each, group.queries if number == 0 else group.keys) for number, each in enumerate(states)]
-        output, _ = sdpa_attention_forward(module, *own, group.mask, **options)  # [groups, tokens, heads, width]
-        outputs.append(output[group.real])
-        places.append(group.queries[group.real])
-    found = torch.cat(outputs)
-    whole = found.new_zeros(rows * columns, heads, found.shape[-1]).index_copy(0, torch.cat(places), found)
-    return whole.view(rows, columns, heads, -1), None
-
-
-def _by_token(states: Tensor) -> Tensor:
-    """[rows, heads, columns, width] -> [rows * columns, heads, width]."""
-    return states.transpose(1, 2).flatten(0, 1)
+    rows, _, columns, _ = query.shape
+    longest = groups.prompt_mask.shape[-1]
+    prompts, _ = sdpa_attention_forward(
+        module, *(states[:, :, :longest] for states in (query, key, value)), groups.prompt_mask, **options
+    )
+    own = (_taken(query, groups.queries), _taken(key, groups.keys), _taken(value, groups.keys))
+    responses, _ = sdpa_attention_forward(module, *own, groups.mask, **options)
+    # Behind a shorter prompt stand responses, whose own outputs replace what was computed there.
+    whole = torch.cat([prompts, prompts.new_zeros(rows, columns - longest, *prompts.shape[2:])], dim=1)
+    flat = whole.flatten(0, 1).index_copy(0, groups.queries[groups.real], responses[groups.real])
+    return flat.view(rows, columns, *flat.shape[1:]), None
 
 
 def _taken(states: Tensor, places: Tensor) -> Tensor:
-    """The states at places [groups, tokens] -> [groups, heads, tokens, width]; each may be taken several times."""
-    taken = states.index_select(0, places.flatten())
-    return taken.view(*places.shape, *states.shape[1:]).transpose(1, 2)
+    """States [rows, heads, columns, width] at places [groups, tokens] -> [groups, heads, tokens, width]."""
+    by_token = states.transpose(1, 2).flatten(0, 1)  # [rows * columns, heads, width]
+    taken = by_token.index_select(0, places.flatten())
+    return taken.view(*places.shape, *by_token.shape[1:]).transpose(1, 2)
 
 
 AttentionInterface.register(PREFIX, shared_prefix_attention)

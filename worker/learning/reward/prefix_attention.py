@@ -28,8 +28,8 @@ PREFIX = "shared_prefix"
 class Groups:
     """Which tokens of a layout meet which. Places are in the rows laid end to end; tables are padded.
 
-    Prompts stand at the beginning of their rows, so that `prompt_mask` [rows, 1, longest prompt, longest prompt] is all
-    there is to say of them. `queries` [responses, tokens] are the places of responses, of which `real` are there, and
+    Prompts stand at the beginning of their rows, so that `prompt_mask` [rows, 1, longest prompt, same] is all there is
+    to say of them. `queries` [responses, tokens] are the places of responses, of which `real` are there, and
     `keys` [responses, seen tokens] those of their prompts and themselves; `mask` is [responses, 1, tokens, seen tokens].
     """
 

@@ -30,7 +30,7 @@ class Groups:
 
     Prompts stand at the beginning of their rows, so that `prompt_mask` [rows, 1, longest prompt, same] is all there is
     to say of them. `queries` [responses, tokens] are the places of responses, of which `real` are there, and
-    `keys` [responses, seen tokens] those of their prompts and themselves; `mask` is [responses, 1, tokens, seen tokens].
+    `keys` [responses, seen tokens] those of their prompts and themselves; `mask` is [responses, 1, tokens, seen].
     """
 
     prompt_mask: Tensor

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -16,14 +16,14 @@ from transformers.utils import logging
 from worker.learning.models import pick_device
 from worker.learning.records import Label
 from worker.learning.reward.batches import encode_labels
-from worker.learning.reward.card import overall_pairs, pair_deviations, probabilities, read_held_out
+from worker.learning.reward.card import moderated_pairs, overall_pairs, pair_deviations, read_held_out
 from worker.learning.reward.evaluation import Pairs
 from worker.learning.reward.fitting import RewardSettings, fit_reward_model
 from worker.learning.reward.judged import JudgedPair, as_pairs
 from worker.learning.reward.likelihood import calibrate
-from worker.learning.reward.model import RewardModel, read_features
-from worker.learning.reward.observations import Weighting, observe
-from worker.learning.reward.uncertainty import moderated
+from worker.learning.reward.loop import labelled_outputs, mean_nll
+from worker.learning.reward.model import RewardModel
+from worker.learning.reward.observations import Weighting
 
 
 @dataclass(frozen=True)
@@ -99,25 +99,21 @@ def measure(fit: Fit, backbone: str, device: str) -> Measured:
     slope = float(reward_model.answers.slopes[0])
     held_out = read_held_out(reward_model, fit.test)
     judged = [pair for pair in overall_pairs(reward_model, held_out) if pair.grade]
-    drawn = as_pairs(judged)
-    if reward_model.posterior is not None:
-        deviations = slope * pair_deviations(reward_model.posterior, held_out, judged)
-        logits = slope * torch.tensor([pair.difference for pair in judged], dtype=torch.float64)
-        drawn = replace(drawn, probabilities=probabilities(reward_model, moderated(logits, deviations) / slope))
+    posterior = reward_model.posterior
+    drawn = (
+        judged
+        if posterior is None
+        else moderated_pairs(reward_model, judged, pair_deviations(posterior, held_out, judged))
+    )
     seconds = time.perf_counter() - began
-    return Measured(as_pairs(judged), drawn, longer(judged), slope, kept_back_nll, seconds)
+    return Measured(as_pairs(judged), as_pairs(drawn), longer(judged), slope, kept_back_nll, seconds)
 
 
 def calibrated_nll(reward_model: RewardModel, validation: Sequence[Label]) -> float:
     """Fits slope and thresholds to the validation labels; nats a label that are left."""
-    encoded = encode_labels(reward_model, validation)
-    device = reward_model.model.device
-    outputs = read_features(reward_model, encoded.encoded.sets, reward_model.read).to(device)
-    observed = observe(validation, encoded.encoded.places, reward_model.answers.shape, Weighting()).to(device)
+    outputs, observed = labelled_outputs(reward_model, encode_labels(reward_model, validation), Weighting())
     calibrate(reward_model.answers, outputs, observed)
-    with torch.no_grad():
-        likelihoods = reward_model.answers.label_log_likelihoods(outputs, observed)
-    return -float(likelihoods.sum() / observed.label_weight.sum())
+    return mean_nll(reward_model.answers, outputs, observed)
 
 
 def longer(judged: Sequence[JudgedPair]) -> Tensor:

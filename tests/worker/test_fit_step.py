@@ -99,6 +99,7 @@ def test_a_killed_fit_goes_on_where_it_was_to_the_same_model(
 ) -> None:
     settings = {"reward": {"precision": "fp32", "checkpoint_seconds": 0.0}}
     _, round_id = fitting_round(committed, tiny_folder, **settings)
+    torch.set_num_threads(config.settings().threads or torch.get_num_threads())  # sums depend on how they are split
     run_id = fit_until(committed, round_id, 3, monkeypatch)
     assert [folder.name for folder in states()] == ["step-00000003"]
     began: list[int] = []

@@ -236,19 +236,28 @@ def uncertainty_figures(
     posterior = reward_model.posterior
     if posterior is None or not measured:
         return None
-    slope = float(reward_model.answers.slopes[0])
-    differences = torch.tensor([pair.difference for pair in measured], dtype=torch.float64)
     deviations = pair_deviations(posterior, held_out, measured)
-    sure = probabilities(reward_model, moderated(slope * differences, slope * deviations) / slope).tolist()
-    own = figures(as_pairs([replace(pair, probability=p) for pair, p in zip(measured, sure, strict=True)]), seed)
+    own = figures(as_pairs(moderated_pairs(reward_model, measured, deviations)), seed)
     return {
         "nll": own["nll"],
         "ece": own["ece"],
-        "by_deviation": by_deviation(measured, deviations / differences.abs(), seed),
+        "by_deviation": by_deviation(measured, deviations / _differences(measured).abs(), seed),
         "determined": posterior.determined,
         "width": len(posterior.head),
         "prior_precision": posterior.prior_precision,
     }
+
+
+def moderated_pairs(reward_model: RewardModel, judged: Sequence[JudgedPair], deviations: Tensor) -> list[JudgedPair]:
+    """The same pairs with probabilities drawn towards 1/2 by the deviations of their differences [pairs]."""
+    slope = float(reward_model.answers.slopes[0])
+    logits = moderated(slope * _differences(judged), slope * deviations)
+    drawn = probabilities(reward_model, logits / slope).tolist()
+    return [replace(pair, probability=own) for pair, own in zip(judged, drawn, strict=True)]
+
+
+def _differences(judged: Sequence[JudgedPair]) -> Tensor:
+    return torch.tensor([pair.difference for pair in judged], dtype=torch.float64)
 
 
 def by_deviation(measured: Sequence[JudgedPair], relative: Tensor, seed: int) -> list[Figures]:

@@ -16,10 +16,17 @@ from worker.learning.batches import group_by_length, pad, token_budget
 from worker.learning.models import Precision, autocast
 from worker.learning.reward.backbone import output_layer
 from worker.learning.reward.encoding import EncodedSet
-from worker.learning.reward.prefix_attention import PREFIX, behind_prompts
-from worker.learning.reward.shared_prefix import attention_mask, hidden_keys, lay_out, pack, split_by_cost
+from worker.learning.reward.prefix_attention import behind_prompts
+from worker.learning.reward.shared_prefix import (
+    FLEX,
+    PREFIX,
+    attention_mask,
+    hidden_keys,
+    lay_out,
+    pack,
+    split_by_cost,
+)
 
-FLEX = "flex_attention"
 ATTENTION_COST = 3.0
 """How much longer a multiplication takes in attention than in a linear layer; on CPUs 1.5 in fp32, 5 in bf16."""
 LEAST_HIDDEN = 180.0

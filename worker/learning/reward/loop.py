@@ -19,6 +19,7 @@ from worker.learning.models import count_parameters
 from worker.learning.progress import Progress, Report
 from worker.learning.reward.backbone import head_parameters
 from worker.learning.reward.batches import EncodedLabels, micro_batches, shuffled_batches
+from worker.learning.reward.likelihood import AnswerModel
 from worker.learning.reward.memory import free_memory, no_room, ran_out_of_memory
 from worker.learning.reward.model import RewardModel, read_features
 from worker.learning.reward.observations import Observations, Weighting, observe
@@ -248,17 +249,27 @@ def measure(fit: Fit) -> Metrics:
         return {}
     outputs, observed = validation_outputs(fit)
     answers = fit.reward_model.answers
-    with torch.no_grad():
-        likelihood = answers.label_log_likelihoods(outputs, observed).sum() / weights_of(observed).sum()
     right = orders_right(outputs, observed, answers.shape)
     accuracy = {"validation/accuracy": float(right.mean())} if len(right) else {}
-    return {"validation/nll": -float(likelihood), **accuracy}
+    return {"validation/nll": mean_nll(answers, outputs, observed), **accuracy}
 
 
 def validation_outputs(fit: Fit) -> tuple[Tensor, Observations]:
     """The outputs [responses, outputs] for the validation labels, and what these say, a ranking weighing as a pair."""
-    reward_model, weighting = fit.reward_model, replace(fit.weighting, set_weight="1")
-    outputs = read_features(reward_model, fit.checked.encoded.sets, reward_model.read)
-    observed = observe(fit.checked.labels, fit.checked.encoded.places, reward_model.answers.shape, weighting)
+    return labelled_outputs(fit.reward_model, fit.checked, replace(fit.weighting, set_weight="1"))
+
+
+def labelled_outputs(
+    reward_model: RewardModel, labels: EncodedLabels, weighting: Weighting
+) -> tuple[Tensor, Observations]:
+    """The outputs [responses, outputs] for labels, and what these say of them, without gradient."""
     device = reward_model.model.device
+    outputs = read_features(reward_model, labels.encoded.sets, reward_model.read)
+    observed = observe(labels.labels, labels.encoded.places, reward_model.answers.shape, weighting)
     return outputs.to(device), observed.to(device)
+
+
+@torch.no_grad()
+def mean_nll(answers: AnswerModel, outputs: Tensor, observed: Observations) -> float:
+    """The negative log-likelihood of labels over what they weigh, in nats."""
+    return -float(answers.label_log_likelihoods(outputs, observed).sum() / weights_of(observed).sum())

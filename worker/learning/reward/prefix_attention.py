@@ -18,10 +18,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
-from worker.learning.reward.shared_prefix import PROMPT, Layout
-
-PREFIX = "shared_prefix"
-"""The name under which transformers knows this attention."""
+from worker.learning.reward.shared_prefix import PREFIX, PROMPT, Layout
 
 
 @dataclass(frozen=True)

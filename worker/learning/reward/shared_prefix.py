@@ -15,6 +15,9 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from worker.learning.reward.encoding import EncodedSet
 
+FLEX = "flex_attention"
+PREFIX = "shared_prefix"
+"""The names under which transformers knows the two attentions that pass over what is hidden."""
 PADDING = -1
 PROMPT = 0
 FLEX_BLOCK = 128
@@ -97,9 +100,9 @@ def attention_mask(layout: Layout, attention: str, dtype: torch.dtype) -> Tensor
     Raises:
         ValueError: if that attention takes no mask of ours.
     """
-    if attention == "flex_attention":
+    if attention == FLEX:
         return _block_mask(layout)
-    if attention in {"sdpa", "shared_prefix"}:  # the latter needs it where it is computed again, out of its context
+    if attention in {"sdpa", PREFIX}:  # the latter needs it where it is computed again, out of its context
         return dense_mask(layout)
     if attention == "eager":  # adds the mask to its logits: a boolean one would hide nothing
         mask = dense_mask(layout)

@@ -11,29 +11,17 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from worker.learning.likelihood import Dialogue
-from worker.learning.ppo import (
-    ImprovedPolicy,
-    PPOSettings,
-    clipped_policy_loss,
-    clipped_value_loss,
-    generalised_advantages,
-    improve_policy,
-    next_kl_coefficient,
-    token_rewards,
-    whiten,
-)
+from worker.learning.policy.actor import new_actor
+from worker.learning.policy.estimators import generalised_advantages, whiten
+from worker.learning.policy.kl import next_kl_coefficient
+from worker.learning.policy.metrics import check_first_ratio, rollout_metrics
+from worker.learning.policy.outputs import TokenOutputs
+from worker.learning.policy.rewards import token_rewards
+from worker.learning.policy.rollouts import Rollout, choose_prompts, scores_of
+from worker.learning.policy.settings import PPOSettings
+from worker.learning.ppo import ImprovedPolicy, clipped_policy_loss, clipped_value_loss, improve_policy
 from worker.learning.progress import Progress
 from worker.learning.records import Message, Prompt, Sample
-from worker.learning.rollouts import (
-    Clock,
-    PolicyWithValue,
-    Rollout,
-    TokenOutputs,
-    check_first_ratio,
-    choose_prompts,
-    collect,
-    rollout_metrics,
-)
 from worker.learning.sampling import SamplingSettings
 
 pytestmark = pytest.mark.learning
@@ -141,7 +129,7 @@ CUT = Sample("x", (5, 6, 7, 8), "cut", 0)
 
 def test_the_score_stands_on_the_end_token_and_the_penalty_on_each() -> None:
     rollout = rollout_of([ENDED, CUT], [2.0, 2.0], torch.full((2, 4), 0.5))
-    rewards = token_rewards(rollout, 0.1, replace(QUICK, missing_end_score=1.5))
+    rewards = token_rewards(rollout, 0.1, 0.0, replace(QUICK, missing_end_score=1.5))
     assert rewards.tolist() == [
         pytest.approx([-0.05, -0.05, 2 - 0.05, 0.0]),
         pytest.approx([-0.05, -0.05, -0.05, 2 - 1.5 - 0.05]),
@@ -151,7 +139,7 @@ def test_the_score_stands_on_the_end_token_and_the_penalty_on_each() -> None:
 def test_a_cut_response_may_get_a_fixed_score_and_large_scores_are_clipped() -> None:
     rollout = rollout_of([ENDED, CUT], [20.0, 20.0], torch.zeros((2, 4)))
     settings = replace(QUICK, missing_end="replace", missing_end_score=-1.0, score_clip=5.0)
-    assert token_rewards(rollout, 0.1, settings).sum(dim=1).tolist() == [5.0, -1.0]
+    assert token_rewards(rollout, 0.1, 0.0, settings).sum(dim=1).tolist() == [5.0, -1.0]
 
 
 def test_kl_is_summed_over_a_sequence() -> None:
@@ -162,7 +150,7 @@ def test_explained_variance_by_hand() -> None:
     """Returns 1, 3, 5 (variance 8/3) and values 1, 3, 4, whose errors 0, 0, 1 have the variance 2/9."""
     rollout = rollout_of([ENDED], [0.0], torch.zeros((1, 3)))
     rollout = replace(rollout, outputs=replace(rollout.outputs, values=torch.tensor([[1.0, 3.0, 4.0]])))
-    row = rollout_metrics(rollout, torch.zeros(1, 3), torch.tensor([[1.0, 3.0, 5.0]]), 0.1)
+    row = rollout_metrics(rollout, torch.zeros(1, 3), torch.tensor([[1.0, 3.0, 5.0]]))
     assert row["val/explained_variance"] == pytest.approx(1 - (2 / 9) / (8 / 3))
 
 
@@ -178,7 +166,7 @@ def test_every_pass_asks_every_prompt_once() -> None:
 
 
 def test_values_start_at_zero_and_outputs_are_masked(tiny_model: Any) -> None:
-    policy = PolicyWithValue(tiny_model)
+    policy = new_actor(tiny_model, deepcopy(tiny_model), None, QUICK, 0)
     outputs = policy([Dialogue([3, 4], [5, 1]), Dialogue([3], [6, 7, 8, 1])], 1.0, "fp32")
     assert outputs.mask.tolist() == [[True, True, False, False], [True] * 4]
     assert outputs.values.abs().max() == 0
@@ -264,7 +252,8 @@ def test_the_same_seed_trains_the_same_policy(tiny_model: Any, tiny_tokenizer: A
     first = improve(tiny_model, tiny_tokenizer, QUICK, seed=1)
     again = improve(other, tiny_tokenizer, QUICK, seed=1)
     improve(third, tiny_tokenizer, QUICK, seed=2)
-    untimed = [{key: row[key] for key in row if not key.startswith("seconds/")} for row in first.metrics]
+    timed = ("seconds/", "floor/", "episodes_per_second")
+    untimed = [{key: row[key] for key in row if not key.startswith(timed)} for row in first.metrics]
     assert untimed == [{key: row[key] for key in untimed[0]} for row in again.metrics]
     assert all(torch.equal(one, two) for one, two in zip(tiny_model.parameters(), other.parameters(), strict=True))
     assert not torch.equal(next(tiny_model.parameters()), next(third.parameters()))
@@ -307,15 +296,20 @@ def test_the_policy_cannot_be_its_own_reference(tiny_model: Any, tiny_tokenizer:
         improve(tiny_model, tiny_tokenizer, QUICK, reference=tiny_model)
 
 
-def test_a_reward_of_the_wrong_shape_is_refused(tiny_model: Any, tiny_tokenizer: Any) -> None:
+def test_a_reward_of_the_wrong_shape_is_refused() -> None:
     def one_number(prompts: Sequence[Prompt], responses: Sequence[str]) -> Tensor:
         return torch.zeros(1)
 
     with pytest.raises(ValueError, match="gave scores of shape"):
-        collect(
-            PolicyWithValue(tiny_model), deepcopy(tiny_model), tiny_tokenizer, one_number, PROMPTS, QUICK.sampling,
-            "fp32", 0, Clock(),
-        )  # fmt: skip
+        scores_of(one_number, PROMPTS[:2], [ENDED, CUT])
+
+
+def test_a_score_that_is_no_number_is_refused_with_its_response() -> None:
+    def undefined(prompts: Sequence[Prompt], responses: Sequence[str]) -> Tensor:
+        return torch.tensor([1.0, math.nan])
+
+    with pytest.raises(ValueError, match="nan for this response: 'x'"):
+        scores_of(undefined, PROMPTS[:2], [ENDED, CUT])
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ from tests.worker.conftest import small_project
 from worker import execution
 from worker.attempt import Attempt
 from worker.learning.checkpoints import hash_folder
-from worker.learning.ppo import PPOSettings
+from worker.learning.policy.settings import PPOSettings
 from worker.learning.progress import Progress
 from worker.learning.reward.settings import RewardSettings
 from worker.steps import STEPS

@@ -8,228 +8,272 @@ Changed: log-probabilities all come from the training forward; advantages are wh
 the whole rollout; the loss is normalised over the tokens of the optimiser step; gradients are
 clipped; PyTorch's Adam; lambda is 1 unless set; and the KL target counts from where the policy
 starts, so that a second round does not undo the first.
+
+RLOO and GRPO are the same loop with another estimator of advantages (`policy/estimators.py`) and
+no value function. What they change: ratios are clipped token by token, and the mean is over the
+tokens of a step, where GRPO takes it response by response.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from worker.learning.batches import group_by_length, token_budget
-from worker.learning.models import Precision, computes_in_bf16
+from worker.learning.models import computes_in_bf16
+from worker.learning.pace import Pace, weights_of
+from worker.learning.policy.actor import Actor, new_actor
+from worker.learning.policy.devices import gathered, shared_out, sum_gradients
+from worker.learning.policy.estimators import Estimate, estimate
+from worker.learning.policy.guards import Ended, Guards
+from worker.learning.policy.kl import leaves_rollout, next_kl_coefficient, reference_kl
+from worker.learning.policy.metrics import check_first_ratio, rollout_metrics, step_metrics
+from worker.learning.policy.rewards import length_prices, token_rewards
+from worker.learning.policy.rollouts import Judges, RewardFunction, Rollout, collect
+from worker.learning.policy.settings import PPOSettings
 from worker.learning.progress import Progress, Report, silent
 from worker.learning.records import Prompt
-from worker.learning.rollouts import (
-    Clock,
-    PolicyWithValue,
-    RewardFunction,
-    Rollout,
-    TokenOutputs,
-    check_first_ratio,
-    choose_prompts,
-    collect,
-    rollout_metrics,
-)
-from worker.learning.sampling import SamplingSettings
-from worker.learning.seeds import derive_seed, generator_for
+from worker.learning.seeds import generator_for
+
+Metrics = dict[str, float]
 
 
 @dataclass(frozen=True)
-class PPOSettings:
-    """Every choice of a PPO run."""
+class PPORun:
+    """All that stays as it is while PPO runs."""
 
-    episodes: int = 8_192
-    """Responses sampled and learned from in the whole run."""
-    batch_episodes: int = 256
-    """Responses a rollout; the policy is fixed while they are written."""
-    epochs: int = 4
-    """Passes over each rollout."""
-    minibatches: int = 1
-    """Optimiser steps a pass: a run makes rollouts x epochs x minibatches of them."""
-    learning_rate: float = 1e-5
-    """Of Adam, at the start; it falls linearly to 0 over the run."""
-    adam_epsilon: float = 1e-5
-    """Larger than Adam's own 1e-8, as in lm-human-preferences."""
-    max_grad_norm: float = 1.0
-    """Longer gradients are scaled down to this norm."""
-    clip_range: float = 0.2
-    """The probability ratio gains nothing beyond 1 +- this."""
-    value_clip_range: float = 0.2
-    """The new value counts as at most this far from the rollout's."""
-    value_coefficient: float = 0.1
-    """Weight of the value loss beside the policy's."""
-    discount: float = 1.0
-    """gamma: what a reward one token later is worth."""
-    gae_lambda: float = 1.0
-    """lambda: 1 trusts whole returns, 0 the value function alone. The only score comes at the end: with
-    Ziegler's 0.95 the 60th token before it hears 5 % of it, unless the value function is already good."""
-    whiten_rewards: bool = False
-    """Scale the token rewards to variance 1 over the rollout, keeping their mean."""
-    score_clip: float | None = 5.0
-    """Scores beyond +- this count as this; None leaves them."""
-    missing_end: Literal["subtract", "replace"] = "subtract"
-    """For a response that was cut: subtract `missing_end_score` from its score, or put it there."""
-    missing_end_score: float = 1.0
-    """See `missing_end`; when replacing, a negative number."""
-    kl_coefficient: float = 0.15
-    """beta at the start: the price in score of one nat away from the reference."""
-    kl_target: float = 6.0
-    """Nats a sequence that this run may add to the KL at which its policy starts."""
-    kl_horizon: float | None = 10_000
-    """Episodes over which beta adapts; smaller is quicker; None keeps beta as it is."""
-    sampling: SamplingSettings = field(default_factory=SamplingSettings)
-    """How responses are drawn; PPO needs top_p = 1 and a temperature above 0."""
-    micro_batch_tokens: int | None = None
-    """The most tokens, padding included, in one forward; None lets the device say."""
-    precision: Precision = "auto"
-    """Of the forward and backward passes; weights, loss and the output layer stay in fp32."""
-
-    def __post_init__(self) -> None:
-        if self.sampling.top_p != 1 or self.sampling.temperature <= 0:
-            raise ValueError(
-                "PPO needs top_p = 1 and a temperature above 0: the ratio compares the"
-                " distribution that was sampled, and a truncated one has zeros"
-            )
-        if self.episodes < self.batch_episodes:
-            raise ValueError(f"{self.episodes} episodes do not fill a rollout of {self.batch_episodes}")
-        if self.batch_episodes < self.minibatches:
-            raise ValueError(f"{self.batch_episodes} episodes do not fill {self.minibatches} minibatches")
-
-    @property
-    def rollouts(self) -> int:
-        """Rollouts in the run; episodes that do not fill one are not sampled."""
-        return self.episodes // self.batch_episodes
+    actor: Actor
+    tokenizer: PreTrainedTokenizerBase
+    judges: Judges
+    prompts: Sequence[Prompt]
+    settings: PPOSettings
+    seed: int
 
 
 @dataclass
 class PPOState:
-    """All that changes while PPO runs. There is no generator: noise comes from (seed, step)."""
+    """All that changes while PPO runs, beside the weights. There is no generator: noise comes from (seed, step)."""
 
-    policy: PolicyWithValue
     optimiser: torch.optim.Optimizer
     kl_coefficient: float
-    kl_start: float | None = None
-    """Nats a sequence between the first policy and the reference, known after one rollout."""
+    length_target: float | None
+    guards: Guards = field(default_factory=Guards)
     step: int = 0
     """Rollouts learned from."""
+    history: list[Metrics] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class ImprovedPolicy:
-    """The policy after PPO, and a row of metrics for each rollout."""
+    """The policy after PPO, a row of metrics for each rollout, and why there were no more."""
 
     policy: PreTrainedModel
-    metrics: list[dict[str, float]]
+    metrics: list[Metrics]
+    ended: Ended
 
 
 def improve_policy(
     policy: PreTrainedModel,
-    reference: PreTrainedModel,
+    reference: PreTrainedModel | None,
     tokenizer: PreTrainedTokenizerBase,
     reward: RewardFunction,
     prompts: Sequence[Prompt],
     settings: PPOSettings,
     seed: int,
     report: Report = silent,
+    *,
+    critic: PreTrainedModel | None = None,
+    watched: Mapping[str, RewardFunction] | None = None,
+    checkpoints: Path | None = None,
+    keep: Callable[[Rollout, int], None] | None = None,
 ) -> ImprovedPolicy:
     """Trains `policy`, in place, to score higher under `reward` and to stay near `reference`.
 
     Args:
         policy: where to start; it may differ from the reference.
-        reference: what KL is measured against, version 0 as a rule; another object than `policy`.
+        reference: what KL is measured against, version 0 as a rule; another object than `policy`. With adapters None
+            says: the policy as it starts.
         prompts: the train prompts; each pass over them is shuffled anew.
         report: called after every rollout; may raise to abort.
+        critic: the reward model's classifier, where a separate value function is to start from it.
+        watched: rewards that only look on, by name; `watch_patience` lets them end the run.
+        checkpoints: a folder; the newest state there is continued, to the same bits.
+        keep: called with every rollout and its number.
+
+    Raises:
+        ValueError: if these do not fit together, or the checkpoints belong to another run.
     """
-    if reference is policy:
-        raise ValueError("the reference must be a copy: the policy is changed in place")
-    state = new_state(policy, settings)
-    history: list[dict[str, float]] = []
-    while state.step < settings.rollouts:
-        clock = Clock()
-        chosen = choose_prompts(len(prompts), settings.batch_episodes, seed, state.step)
-        rollout = collect(
-            state.policy,
-            reference,
-            tokenizer,
-            reward,
-            [prompts[index] for index in chosen],
-            settings.sampling,
-            settings.precision,
-            derive_seed(seed, "rollout", state.step),
-            clock,
-        )
-        rewards = token_rewards(rollout, state.kl_coefficient, settings)
-        advantages, returns = generalised_advantages(
-            rewards, rollout.outputs.values, settings.discount, settings.gae_lambda
-        )
-        advantages = whiten(advantages, rollout.mask)
-        losses = learn(state, rollout, advantages, returns, settings, seed)
-        clock.lap("learn")
-        described = rollout_metrics(rollout, rewards, returns, state.kl_coefficient)
-        history.append(described | losses | clock.seconds)
-        adapt_kl_coefficient(state, rollout, settings)
+    if settings.watch_patience is not None and not watched:
+        raise ValueError("watch_patience needs a watched reward: name one, or leave watch_patience out")
+    actor = new_actor(policy, reference, critic, settings, seed)
+    run = PPORun(actor, tokenizer, Judges(reward, watched or {}), prompts, settings, seed)
+    state = new_state(run)
+    ended = learn_from_rollouts(run, state, report, keep)
+    state.guards.go_back(ended, actor.trained())
+    return ImprovedPolicy(actor.merge(), state.history, ended)
+
+
+def learn_from_rollouts(
+    run: PPORun, state: PPOState, report: Report, keep: Callable[[Rollout, int], None] | None
+) -> Ended:
+    """Samples, scores and learns, rollout after rollout; says why there are no more."""
+    settings = run.settings
+    pace = Pace(
+        weights_of(run.actor.language_model),
+        run.actor.language_model.device,
+        settings.precision,
+        episodes=settings.batch_episodes,
+        total=settings.rollouts,
+        done=state.step,
+    )
+    while state.step < settings.rollouts or settings.is_guarded:
+        rollout = collect(run.actor, run.tokenizer, run.judges, run.prompts, settings, run.seed, state.step, pace)
+        if ended := state.guards.judge(rollout, run.actor.trained(), settings):
+            return ended
+        if state.step == settings.rollouts:  # the last policy was looked at by its guards, and may stay
+            break
+        if keep is not None:
+            keep(rollout, state.step)
+        state.history.append(learn_from(run, state, rollout, pace))
         state.step += 1
-        report(Progress("improve_policy", state.step, settings.rollouts, history[-1]))
-    return ImprovedPolicy(policy, history)
+        report(Progress("improve_policy", state.step, settings.rollouts, state.history[-1]))
+    return "done"
 
 
-def token_rewards(rollout: Rollout, kl_coefficient: float, settings: PPOSettings) -> Tensor:
-    """r_t = -beta (log pi - log ref), plus the score at the last token: [episodes, tokens].
+def learn_from(run: PPORun, state: PPOState, rollout: Rollout, pace: Pace) -> Metrics:
+    """One turn: what each token was worth, how much better than expected, and the steps that follow from it."""
+    settings = run.settings
+    if state.length_target is None:
+        state.length_target = float(rollout.mask.sum(dim=1).float().mean())
+    rewards = token_rewards(rollout, state.kl_coefficient, state.length_target, settings)
+    own = estimate(rollout, rewards, settings)
+    row = rollout_metrics(rollout, rewards, own.returns if settings.has_critic else None)
+    row["objective/kl_coef"] = state.kl_coefficient
+    row["objective/length_price"] = float(length_prices(rollout, state.length_target, settings.length_penalty).mean())
+    row |= learn(run, state, rollout, own)
+    adapt_kl_coefficient(state, rollout, settings)
+    tokens = sum(map(len, rollout.dialogues)) * row["policy/steps"] / settings.minibatches
+    written = float(rollout.mask.sum()) * row["policy/steps"] / settings.minibatches
+    pace.lap("learn", round(tokens), passes=3 if settings.lora_rank is None else 2, predicted=round(written))
+    return row | pace.metrics()
 
-    Ziegler et al. 2019, equation 2. The last token is the end token, or where the response was cut.
+
+def adapt_kl_coefficient(state: PPOState, rollout: Rollout, settings: PPOSettings) -> None:
+    """Moves beta so that KL approaches the start's plus `kl_target`."""
+    if settings.kl_horizon is not None and state.guards.kl_start is not None:
+        target = state.guards.kl_start + settings.kl_target
+        state.kl_coefficient = next_kl_coefficient(
+            state.kl_coefficient, rollout.kl, target, len(rollout.samples), settings.kl_horizon
+        )
+
+
+def new_state(run: PPORun) -> PPOState:
+    """The state before the first rollout; the value function's own weights may have a learning rate of their own."""
+    settings, actor = run.settings, run.actor
+    rates = {"policy": settings.learning_rate, "value": settings.critic_learning_rate or settings.learning_rate}
+    groups = {"policy": actor.policy_parameters(), "value": actor.value_parameters()}
+    optimiser = torch.optim.AdamW(
+        [{"params": own, "lr": rates[name], "highest": rates[name]} for name, own in groups.items() if own],
+        eps=settings.adam_epsilon,
+        weight_decay=0.0,
+        fused=True,
+    )
+    return PPOState(optimiser, settings.kl_coefficient, settings.length_target)
+
+
+def learn(run: PPORun, state: PPOState, rollout: Rollout, own: Estimate) -> Metrics:
+    """Makes epochs x minibatches steps on one rollout, fewer where the policy leaves it; their mean metrics."""
+    settings, optimiser = run.settings, state.optimiser
+    for group in optimiser.param_groups:
+        group["lr"] = group["highest"] * (1 - state.step / settings.rollouts)
+    is_warmup = state.step < settings.value_warmup
+    learned = [*([] if is_warmup else run.actor.policy_parameters()), *run.actor.value_parameters()]
+    rows: list[Metrics] = []
+    steps = 0
+    for episodes in minibatches(run, state.step):
+        row = accumulate_gradients(run, state, rollout, own, episodes)
+        rows.append(row)
+        if leaves_rollout(row["policy/approxkl"], settings):
+            optimiser.zero_grad()
+            break
+        if is_warmup:
+            for parameter in run.actor.policy_parameters():
+                parameter.grad = None
+        sum_gradients(learned)
+        row["grad_norm"] = float(nn.utils.clip_grad_norm_(learned, settings.max_grad_norm))
+        optimiser.step()
+        optimiser.zero_grad()
+        steps += 1
+    first = {key: rows[0][key] for key in ("policy/ratio_error", "policy/ratio_error_mean")}
+    check_first_ratio(*first.values(), is_bf16=computes_in_bf16(rollout.mask.device, settings.precision))
+    means = {key: sum(row.get(key, 0.0) for row in rows) / len(rows) for key in rows[0]}
+    largest = max(row["policy/ratio_max"] for row in rows)
+    rate = optimiser.param_groups[0]["lr"]
+    return {**means, **first, "policy/ratio_max": largest, "policy/steps": float(steps), "learning_rate": rate}
+
+
+def minibatches(run: PPORun, step: int) -> Iterator[list[int]]:
+    """The episodes of each optimiser step on rollout `step`: every pass is shuffled anew."""
+    settings = run.settings
+    for epoch in range(settings.epochs):
+        generator = generator_for(run.seed, "minibatches", step, epoch)
+        order = torch.randperm(settings.batch_episodes, generator=generator)
+        for episodes in order.tensor_split(settings.minibatches):
+            yield episodes.tolist()
+
+
+def accumulate_gradients(
+    run: PPORun, state: PPOState, rollout: Rollout, own: Estimate, episodes: Sequence[int]
+) -> Metrics:
+    """The gradients of one optimiser step's loss, the mean over all tokens of its episodes; metrics of the step.
+
+    Micro-batches only bound memory: each adds its sum over tokens divided by the step's count.
     """
-    rewards = -kl_coefficient * rollout.log_ratios
-    scores = effective_scores(rollout, settings)
-    last = rollout.mask.sum(dim=1) - 1
-    rewards[torch.arange(len(scores)), last] += scores
-    return whiten(rewards, rollout.mask, shift_mean=False) if settings.whiten_rewards else rewards
+    tokens = int(rollout.mask[list(episodes)].sum())
+    lengths = [len(rollout.dialogues[episode]) for episode in episodes]
+    budget = run.settings.micro_batch_tokens or token_budget(rollout.mask.device)
+    seen: list[dict[str, Tensor]] = []
+    for group in shared_out(group_by_length(lengths, budget)):
+        rows = [episodes[index] for index in group]
+        loss, found = losses_of(run, state, rollout, own, rows)
+        (loss / tokens).backward()  # type: ignore[no-untyped-call]
+        seen.append({name: values.cpu() for name, values in found.items()})
+    seen = gathered(seen)
+    return step_metrics({name: torch.cat([part[name] for part in seen]) for name in seen[0]})
 
 
-def effective_scores(rollout: Rollout, settings: PPOSettings) -> Tensor:
-    """The scores [episodes] after clipping, and after the price of never ending."""
-    scores = rollout.scores
-    if settings.score_clip is not None:
-        scores = scores.clamp(-settings.score_clip, settings.score_clip)
-    cut = torch.tensor([sample.finish_reason == "cut" for sample in rollout.samples])
-    price = torch.tensor(settings.missing_end_score, device=scores.device)
-    priced = price if settings.missing_end == "replace" else scores - price
-    return torch.where(cut.to(scores.device), priced, scores)
+def losses_of(
+    run: PPORun, state: PPOState, rollout: Rollout, own: Estimate, rows: Sequence[int]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss summed over the tokens of some episodes, and what is to be known of each of these tokens."""
+    settings = run.settings
+    new = run.actor([rollout.dialogues[row] for row in rows], settings.sampling.temperature, settings.precision)
 
+    def known(table: Tensor) -> Tensor:  # [tokens of these episodes]
+        return table[list(rows), : new.mask.shape[1]][new.mask]
 
-def generalised_advantages(
-    rewards: Tensor, values: Tensor, discount: float, gae_lambda: float
-) -> tuple[Tensor, Tensor]:
-    """Advantages and returns, both [episodes, tokens].
-
-    delta_t = r_t + gamma V_{t+1} - V_t;  A_t = delta_t + gamma lambda A_{t+1};  R_t = A_t + V_t
-    (Schulman et al. 2016, equations 11 to 16; after the last token V and A are zero).
-
-    Args:
-        rewards, values: [episodes, tokens], zero after the last token.
-    """
-    advantages = torch.zeros_like(rewards)
-    following = rewards.new_zeros(len(rewards))
-    next_values = torch.cat([values[:, 1:], values.new_zeros((len(values), 1))], dim=1)
-    deltas = rewards + discount * next_values - values
-    for t in reversed(range(rewards.shape[1])):
-        following = deltas[:, t] + discount * gae_lambda * following
-        advantages[:, t] = following
-    return advantages, advantages + values
-
-
-def whiten(values: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
-    """Scales to variance 1 (biased, as in lm-human-preferences) over all that the mask keeps.
-
-    Returns:
-        [episodes, tokens], zero where masked out; the mean is 0, or kept with shift_mean=False.
-    """
-    kept = values[mask]
-    mean, variance = kept.mean(), kept.var(unbiased=False)
-    whitened = (values - mean) * torch.rsqrt(variance + 1e-8)
-    return (whitened if shift_mean else whitened + mean) * mask
+    logprobs, old_logprobs, advantages = new.logprobs[new.mask], known(rollout.outputs.logprobs), known(own.advantages)
+    policy_loss = clipped_policy_loss(logprobs, old_logprobs, advantages, settings.clip_range)
+    loss = policy_loss.sum()
+    log_ratio = (logprobs - old_logprobs).detach()
+    found = {
+        "log_ratio": log_ratio,
+        "policy_loss": policy_loss.detach(),
+        "policy_clipped": policy_loss.detach() > -advantages * log_ratio.clamp(-20, 20).exp(),
+        "entropy": new.entropies[new.mask],
+    }
+    if settings.kl_in == "loss":
+        loss = loss + state.kl_coefficient * reference_kl(logprobs, known(rollout.reference_logprobs)).sum()
+    if settings.has_critic:
+        values, returns = new.values[new.mask], known(own.returns)
+        value_loss = clipped_value_loss(values, known(rollout.outputs.values), returns, settings.value_clip_range)
+        loss = loss + settings.value_coefficient * value_loss.sum()
+        found["value_loss"] = value_loss.detach()
+        found["value_clipped"] = value_loss.detach() > 0.5 * (values.detach() - returns).square()
+    return loss, found
 
 
 def clipped_policy_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip_range: float) -> Tensor:
@@ -248,143 +292,3 @@ def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip
     """
     clipped = old_values + (values - old_values).clamp(-clip_range, clip_range)
     return 0.5 * torch.maximum((values - returns).square(), (clipped - returns).square())
-
-
-def next_kl_coefficient(kl_coefficient: float, kl: float, target: float, episodes: int, horizon: float) -> float:
-    """The new beta (1 + e n / horizon), e = clip(KL / target - 1, -0.2, 0.2).
-
-    Ziegler et al. 2019, section 2.2; `AdaptiveKLController` in lm-human-preferences.
-    """
-    error = min(max(kl / target - 1, -0.2), 0.2)
-    return kl_coefficient * (1 + error * episodes / horizon)
-
-
-def adapt_kl_coefficient(state: PPOState, rollout: Rollout, settings: PPOSettings) -> None:
-    """Moves beta so that KL approaches the start's plus `kl_target`."""
-    if state.kl_start is None:
-        state.kl_start = max(rollout.kl, 0.0)
-    if settings.kl_horizon is not None:
-        state.kl_coefficient = next_kl_coefficient(
-            state.kl_coefficient,
-            rollout.kl,
-            state.kl_start + settings.kl_target,
-            len(rollout.samples),
-            settings.kl_horizon,
-        )
-
-
-def new_state(policy: PreTrainedModel, settings: PPOSettings) -> PPOState:
-    """The state before the first rollout; dropout is off from here on."""
-    with_value = PolicyWithValue(policy.eval())
-    optimiser = torch.optim.AdamW(
-        with_value.parameters(),
-        lr=settings.learning_rate,
-        eps=settings.adam_epsilon,
-        weight_decay=0.0,
-        fused=True,
-    )
-    return PPOState(with_value, optimiser, settings.kl_coefficient)
-
-
-def learn(
-    state: PPOState,
-    rollout: Rollout,
-    advantages: Tensor,
-    returns: Tensor,
-    settings: PPOSettings,
-    seed: int,
-) -> dict[str, float]:
-    """Exactly epochs x minibatches optimiser steps on one rollout; returns their mean metrics."""
-    for group in state.optimiser.param_groups:
-        group["lr"] = settings.learning_rate * (1 - state.step / settings.rollouts)
-    rows: list[dict[str, float]] = []
-    for epoch in range(settings.epochs):
-        generator = generator_for(seed, "minibatches", state.step, epoch)
-        order = torch.randperm(len(rollout.samples), generator=generator)
-        for minibatch in order.tensor_split(settings.minibatches):
-            episodes = minibatch.tolist()
-            rows.append(optimise(state, rollout, advantages, returns, episodes, settings))
-    first = {key: rows[0][key] for key in ("policy/ratio_error", "policy/ratio_error_mean")}
-    check_first_ratio(*first.values(), is_bf16=computes_in_bf16(rollout.mask.device, settings.precision))
-    means = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
-    return {
-        **means,
-        **first,
-        "policy/ratio_max": max(row["policy/ratio_max"] for row in rows),
-        "learning_rate": state.optimiser.param_groups[0]["lr"],
-    }
-
-
-def optimise(
-    state: PPOState,
-    rollout: Rollout,
-    advantages: Tensor,
-    returns: Tensor,
-    episodes: Sequence[int],
-    settings: PPOSettings,
-) -> dict[str, float]:
-    """One optimiser step on some episodes; the loss is the mean over all their tokens.
-
-    Micro-batches only bound memory: each adds its sum over tokens divided by the step's count.
-    """
-    tokens = int(rollout.mask[list(episodes)].sum())
-    known = (rollout.outputs.logprobs, rollout.outputs.values, advantages, returns)
-    seen: list[dict[str, Tensor]] = []
-    lengths = [len(rollout.dialogues[episode]) for episode in episodes]
-    budget = settings.micro_batch_tokens or token_budget(rollout.mask.device)
-    for group in group_by_length(lengths, budget):
-        rows = [episodes[index] for index in group]
-        new: TokenOutputs = state.policy(
-            [rollout.dialogues[row] for row in rows],
-            settings.sampling.temperature,
-            settings.precision,
-        )
-        old_logprobs, old_values, gains, goals = (  # all [tokens of the micro-batch]
-            table[rows, : new.mask.shape[1]][new.mask] for table in known
-        )
-        logprobs, values = new.logprobs[new.mask], new.values[new.mask]
-        policy_loss = clipped_policy_loss(logprobs, old_logprobs, gains, settings.clip_range)
-        value_loss = clipped_value_loss(values, old_values, goals, settings.value_clip_range)
-        loss = policy_loss.sum() + settings.value_coefficient * value_loss.sum()
-        (loss / tokens).backward()  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            log_ratios = logprobs - old_logprobs
-            seen.append(
-                {
-                    "log_ratio": log_ratios,
-                    "policy_loss": policy_loss.detach(),
-                    "value_loss": value_loss.detach(),
-                    "policy_clipped": policy_loss > -gains * log_ratios.clamp(-20, 20).exp(),
-                    "value_clipped": value_loss > 0.5 * (values - goals).square(),
-                    "entropy": new.entropies[new.mask],
-                }
-            )
-    norm = nn.utils.clip_grad_norm_(state.policy.parameters(), settings.max_grad_norm)
-    state.optimiser.step()
-    state.optimiser.zero_grad()
-    return step_metrics({key: torch.cat([part[key] for part in seen]) for key in seen[0]}) | {"grad_norm": float(norm)}
-
-
-def step_metrics(tokens: dict[str, Tensor]) -> dict[str, float]:
-    """Metrics of one optimiser step over its real tokens, under the field's usual names.
-
-    `policykl`, `approxkl` and `approxkl_k3` are Schulman's k1, k2 and k3 estimates of
-    KL(old || new) ("Approximating KL divergence", 2020).
-    """
-    log_ratio = tokens["log_ratio"]
-    ratio = log_ratio.exp()
-    named = {
-        "loss/policy": tokens["policy_loss"].mean(),
-        "loss/value": tokens["value_loss"].mean(),
-        "policy/policykl": -log_ratio.mean(),
-        "policy/approxkl": 0.5 * log_ratio.square().mean(),
-        "policy/approxkl_k3": (ratio - 1 - log_ratio).mean(),
-        "policy/clipfrac": tokens["policy_clipped"].float().mean(),
-        "policy/ratio_mean": ratio.mean(),
-        "policy/ratio_max": ratio.max(),
-        "policy/ratio_error": (ratio - 1).abs().max(),
-        "policy/ratio_error_mean": (ratio - 1).abs().mean(),
-        "policy/entropy": tokens["entropy"].mean(),
-        "val/clipfrac": tokens["value_clipped"].float().mean(),
-    }
-    return {name: float(value) for name, value in named.items()}

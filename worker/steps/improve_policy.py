@@ -8,7 +8,8 @@ from app.tables import RewardModelPurpose, Split
 from worker import artifacts
 from worker.attempt import Attempt
 from worker.learning.models import save_model
-from worker.learning.ppo import PPOSettings, improve_policy
+from worker.learning.policy.settings import PPOSettings
+from worker.learning.ppo import improve_policy
 from worker.learning.reward.model import load_reward_model
 from worker.learning.sampling import SamplingSettings
 from worker.learning.seeds import derive_seed

@@ -3,10 +3,10 @@
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -18,21 +18,49 @@ Settings = TypeVar("Settings")
 def read_settings(kind: type[Settings], file: Path | None, changes: Sequence[str]) -> Settings:
     """Settings from a file, with `NAME=VALUE` changes over it; what neither names keeps its default.
 
+    Settings inside others are named with a dot, such as `sampling.temperature`, or stand in an object of their own.
+
     Raises:
         ValueError: if the file cannot be read, or a name or a value is none that the settings know.
     """
-    given = _from_file(file) if file is not None else {}
+    given = _flat(_from_file(file)) if file is not None else {}
     values = {**given, **dict(map(_change, changes))}
-    known = [field.name for field in fields(kind)]  # type: ignore[arg-type] # a dataclass
+    known = names_of(kind)
     for name in values:
         if name not in known:
             close = get_close_matches(name, known, n=1)
             meant = f" Is {close[0]} meant?" if close else ""
             raise ValueError(f"there is no setting {name}.{meant} Known are {', '.join(known)}")
     try:
-        return TypeAdapter(kind).validate_python(values)
+        return TypeAdapter(kind).validate_python(_nested(values))
     except ValidationError as error:
         raise ValueError(f"settings: {listed(reasons_of(error))}") from error
+
+
+def names_of(kind: type) -> list[str]:
+    """The names of all settings that a dataclass holds, those of a dataclass inside it with a dot."""
+    names: list[str] = []
+    for name, own in get_type_hints(kind).items():
+        names += [f"{name}.{inner}" for inner in names_of(own)] if is_dataclass(own) else [name]  # type: ignore[arg-type]
+    return names
+
+
+def _flat(values: Mapping[str, Any], start: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{start}{name}.") if isinstance(value, dict) else {f"{start}{name}": value}
+    return flat
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        outer, dot, inner = name.partition(".")
+        if dot:
+            nested.setdefault(outer, {})[inner] = value
+        else:
+            nested[name] = value
+    return {name: _nested(value) if isinstance(value, dict) else value for name, value in nested.items()}
 
 
 def _from_file(file: Path) -> Mapping[str, Any]:

@@ -4,15 +4,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from worker.learning.json_lines import Json, Row
 from worker.learning.records import Judgement, Label, Scale
 from worker.learning.reward.observations import OVERALL, SCORE
 from worker.learning.reward.shapes import (
     Asked,
     BadLine,
     Groups,
-    Json,
     Messages,
-    Row,
     is_number,
     kind,
     read_shape,

@@ -12,11 +12,11 @@ r"""In which shapes do a prompt and its responses stand in a line of JSON? They 
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any
 
+from worker.learning.json_lines import Json, Row
 from worker.learning.records import Message
 
 _KNOWN = '"prompt" with "responses", "chosen" and "rejected" or "response"'
@@ -25,8 +25,6 @@ _SPEAKERS = {"human": "user", "prompter": "user", "gpt": "assistant"}  # other n
 _PROMPTS = ("prompt", "instruction", "question", "context", "conversations", "messages")
 _TEXTS = ("text", "completion", "content", "response")
 
-Json = Any
-Row = Mapping[str, Json]
 Messages = tuple[Message, ...]
 Groups = tuple[tuple[int, ...], ...]
 
@@ -73,7 +71,7 @@ def _responses(key: str) -> Callable[[Row], Asked]:
         ids = [response.get("id") if isinstance(response, dict) else None for response in given]
         ranks = [response.get("rank") if isinstance(response, dict) else None for response in given]
         return Asked(
-            prompt=_prompt(row),
+            prompt=read_prompt(row),
             responses=texts,
             ids=() if None in ids else tuple(ids),
             groups=() if None in ranks else _ranked(ranks),
@@ -92,7 +90,7 @@ def _ranked(ranks: Sequence[Json]) -> Groups:
 
 
 def _single(key: str) -> Callable[[Row], Asked]:
-    return lambda row: Asked(_prompt(row), (read_text(row[key], f'"{key}"'),))
+    return lambda row: Asked(read_prompt(row), (read_text(row[key], f'"{key}"'),))
 
 
 def _conversation(row: Row) -> Asked:
@@ -105,7 +103,7 @@ def _conversation(row: Row) -> Asked:
 def _trl_pair(row: Row) -> Asked:
     chosen, rejected = row["chosen"], row["rejected"]
     if any(key in row for key in _PROMPTS):
-        prompt = _prompt(row)
+        prompt = read_prompt(row)
         chosen, rejected = _after(prompt, chosen), _after(prompt, rejected)
     else:
         prompt, chosen, rejected = _shared_beginning(chosen, rejected)
@@ -177,7 +175,8 @@ def _shared_words(chosen: str, rejected: str) -> tuple[Messages, str, str]:
 # Prompts and responses
 
 
-def _prompt(row: Row) -> Messages:
+def read_prompt(row: Row) -> Messages:
+    """The messages before the response, under any of the names that a prompt has. Raises BadLine."""
     key = next((key for key in _PROMPTS if key in row), None)
     if key is None:
         raise BadLine('it has no "prompt"')

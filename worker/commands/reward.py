@@ -112,7 +112,7 @@ def fit(
                 **reward_card(model, held_out, seed),
                 "measured_prompts": ("test" if test else "validation") if held_out else None,
                 "labels": {"train": len(train), "validation": len(checked), "test": len(test)},
-                **_course(fitted, backbone, start),
+                **_course(fitted, backbone if chosen.start != "warm" else None, start),
                 "normalised_on": _scale(model, references),
                 "settings": asdict(chosen),
                 "seed": seed,
@@ -235,8 +235,8 @@ def _scale(model: RewardModel, references: Sequence[Line] | None) -> dict[str, A
     return {"responses_of": source, "prompts": count.prompts, "samples": count.samples}
 
 
-def _course(fitted: FittedRewardModel, backbone: str, start: Path | None) -> dict[str, Any]:
-    """How the fitting went."""
+def _course(fitted: FittedRewardModel, backbone: str | None, start: Path | None) -> dict[str, Any]:
+    """How the fitting went; it names a backbone only where one was used."""
     return {
         "backbone": backbone,
         "start": str(start) if start is not None else None,

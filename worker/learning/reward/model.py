@@ -106,7 +106,6 @@ def read_scores(reward_model: RewardModel, prompts: Sequence[Prompt], responses:
     Raises:
         ValueError: if there are not as many prompts as responses.
     """
-    encoded = _encode(reward_model, _singles(prompts, responses))
     posterior, answers = reward_model.posterior, reward_model.answers
 
     def read(features: Tensor) -> Tensor:
@@ -115,7 +114,7 @@ def read_scores(reward_model: RewardModel, prompts: Sequence[Prompt], responses:
             return outputs
         return torch.cat([outputs, posterior.deviations(features).to(outputs)[:, None]], dim=1)
 
-    columns = read_features(reward_model, encoded.sets, read)[_flat(encoded)].unbind(dim=1)
+    columns = _read_responses(reward_model, prompts, responses, read).unbind(dim=1)
     further = dict(zip(reward_model.outputs[1:], columns[1:], strict=False))
     with torch.no_grad():
         expected = {
@@ -128,6 +127,25 @@ def read_scores(reward_model: RewardModel, prompts: Sequence[Prompt], responses:
         None if posterior is None else columns[-1],
         further | expected,
     )
+
+
+def member_scores(
+    reward_model: RewardModel, prompts: Sequence[Prompt], responses: Sequence[str], count: int, seed: int
+) -> Tensor:
+    """Normalised scores [responses, members] on the CPU by `count` heads that are drawn from the posterior.
+
+    Raises:
+        ValueError: if the model has no posterior, or there are not as many prompts as responses.
+    """
+    posterior = reward_model.posterior
+    if posterior is None:
+        raise ValueError("this reward model was fitted without a posterior, so there are no members to draw")
+    members = posterior.members(count, seed)
+
+    def read(features: Tensor) -> Tensor:
+        return reward_model.read(features)[:, :1] + posterior.differences(features, members).to(features)
+
+    return _read_responses(reward_model, prompts, responses, read) + reward_model.normalisation.offset
 
 
 def all_outputs(reward_model: RewardModel, sets: Sequence[Set]) -> Tensor:
@@ -325,6 +343,17 @@ def _singles(prompts: Sequence[Prompt], responses: Sequence[str]) -> list[Set]:
     if len(prompts) != len(responses):
         raise ValueError(f"{len(prompts)} prompts do not match {len(responses)} responses")
     return [(prompt, [response]) for prompt, response in zip(prompts, responses, strict=True)]
+
+
+def _read_responses(
+    reward_model: RewardModel,
+    prompts: Sequence[Prompt],
+    responses: Sequence[str],
+    read: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """`read` of the features of each response, in their order."""
+    encoded = _encode(reward_model, _singles(prompts, responses))
+    return read_features(reward_model, encoded.sets, read)[_flat(encoded)]
 
 
 def _encode(reward_model: RewardModel, sets: Sequence[Set]) -> Encoded:

@@ -58,6 +58,16 @@ class Posterior:
         steps: Tensor = torch.linalg.solve_triangular(self.cholesky.T, noise.to(self.head.device), upper=True)
         return self.head + steps.T
 
+    def differences(self, features: Tensor, members: Tensor) -> Tensor:
+        """What each member [members, width] scores a response [responses, width] above the fitted head's score.
+
+        As every score, each member's has its zero at version 0's samples.
+
+        Returns:
+            [responses, members].
+        """
+        return (features.to(self.centre) - self.centre) @ (members - self.head).T
+
     def centred(self, features: Tensor, groups: Iterable[int]) -> "Posterior":
         """With the zero at version 0's samples, as `normalise` takes it: the mean over prompts of each one's mean.
 

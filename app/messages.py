@@ -49,6 +49,7 @@ def _said_by_settings() -> Iterator[str]:
             yield field.label
             if not part.is_advanced:  # there it is the worker's own value
                 yield field.description
+            yield from (choice.replace("_", " ") for choice in field.choices)
 
 
 def read_catalogue(language: Language) -> Catalog:

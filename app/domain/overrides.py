@@ -57,14 +57,37 @@ class RewardOverrides(_Overrides):
     posterior: bool = True
 
 
-class PPOOverrides(_Overrides):
-    """Of `worker.learning.ppo.PPOSettings`, where every field has its sentence."""
+class SFTOverrides(_Overrides):
+    """Of `worker.learning.training.TrainingSettings`, with the defaults of fine-tuning; its fields explain themselves."""
 
+    epochs: int = Field(default=2, ge=1, le=1_000)
+    batch_tokens: int = Field(default=4_096, ge=1, le=100_000_000)
+    micro_batch_tokens: int = Field(default=2_048, ge=1, le=100_000_000)
+    optimiser: Literal["adamw", "muon"] = "adamw"
+    learning_rate: float = Field(default=2e-5, gt=0, le=1)
+    warmup_share: float = Field(default=0.03, ge=0, le=1)
+    weight_decay: float = Field(default=0.1, ge=0, le=1)
+    max_grad_norm: float = Field(default=1, gt=0)
+    held_out_share: float = Field(default=0.02, ge=0, lt=1)
+    precision: Precision = "auto"
+    checkpoint_seconds: float = Field(default=60, ge=0, le=86_400)
+
+
+class PPOOverrides(_Overrides):
+    """Of `worker.learning.policy.settings.PPOSettings`, where every field has its sentence."""
+
+    estimator: Literal["gae", "rloo", "grpo"] = "gae"
+    group_size: int = Field(default=1, ge=1, le=65_536)
     episodes: int = Field(default=8_192, ge=1, le=100_000_000)
     batch_episodes: int = Field(default=256, ge=1, le=1_000_000)
     epochs: int = Field(default=4, ge=1, le=1_000)
     minibatches: int = Field(default=1, ge=1, le=65_536)
     learning_rate: float = Field(default=1e-5, gt=0, le=1)
+    critic: Literal["shared", "separate"] = "shared"
+    critic_learning_rate: float | None = Field(default=None, gt=0, le=1)
+    value_warmup: int = Field(default=0, ge=0, le=1_000_000)
+    lora_rank: int | None = Field(default=None, ge=1, le=65_536)
+    lora_alpha: float = Field(default=32, gt=0, le=65_536)
     adam_epsilon: float = Field(default=1e-5, gt=0, le=1)
     max_grad_norm: float = Field(default=1, gt=0)
     clip_range: float = Field(default=0.2, gt=0, lt=1)
@@ -72,15 +95,25 @@ class PPOOverrides(_Overrides):
     value_coefficient: float = Field(default=0.1, ge=0)
     discount: float = Field(default=1, gt=0, le=1)
     gae_lambda: float = Field(default=1, ge=0, le=1)
+    grpo_scale: bool = True
     whiten_rewards: bool = False
     score_clip: float | None = Field(default=5, gt=0)
     missing_end: Literal["subtract", "replace"] = "subtract"
     missing_end_score: float = 1
+    length_penalty: float = Field(default=0, ge=0)
+    length_target: float | None = Field(default=None, ge=1)
+    conservatism: Literal["none", "uncertainty", "worst"] = "none"
+    conservatism_coefficient: float = Field(default=1, ge=0)
+    kl_in: Literal["reward", "loss"] = "reward"
     kl_coefficient: float = Field(default=0.15, ge=0)
     kl_target: float = Field(default=6, gt=0)
     kl_horizon: float | None = Field(default=10_000, gt=0)
+    epoch_kl_limit: float | None = Field(default=0.1, gt=0)
+    kl_budget: float | None = Field(default=None, gt=0)
+    watch_patience: int | None = Field(default=None, ge=1, le=1_000_000)
     micro_batch_tokens: int | None = Field(default=None, ge=1)
     precision: Precision = "auto"
+    checkpoint_seconds: float = Field(default=60, ge=0, le=86_400)
 
     @model_validator(mode="after")
     def _episodes_fill_their_batches(self) -> "PPOOverrides":
@@ -90,4 +123,20 @@ class PPOOverrides(_Overrides):
         if self.batch_episodes < self.minibatches:
             counts = {"episodes": self.batch_episodes, "minibatches": self.minibatches}
             raise ValueError(_("%(episodes)s episodes do not fill %(minibatches)s minibatches", **counts))
+        return self
+
+    @model_validator(mode="after")
+    def _groups_suit_the_estimator(self) -> "PPOOverrides":
+        if self.batch_episodes % self.group_size:
+            counts = {"episodes": self.batch_episodes, "size": self.group_size}
+            raise ValueError(_("%(episodes)s episodes are no whole number of groups of %(size)s", **counts))
+        if self.estimator == "gae":
+            return self
+        if self.group_size < 2:
+            named = {"estimator": self.estimator}
+            raise ValueError(
+                _("%(estimator)s compares the responses to a prompt: group_size must be at least 2, not 1", **named)
+            )
+        if self.value_warmup:
+            raise ValueError(_("%(estimator)s has no value function: value_warmup must be 0", estimator=self.estimator))
         return self

@@ -1,12 +1,12 @@
 """How does a project work? Its settings: every field with its range and the sentence that the admin's form shows."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from app.domain import texts
-from app.domain.overrides import PPOOverrides, RewardOverrides
+from app.domain.overrides import PPOOverrides, RewardOverrides, SFTOverrides
 from app.domain.validation import listed, reason, reasons_of
 from app.errors import Invalid
 from app.language import gettext as _
@@ -14,6 +14,10 @@ from app.language import gettext as _
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+ImproveBy = Literal["ppo", "sft", "sft_then_ppo"]
+"""How a round's policy comes about."""
 
 
 class LoopSettings(_Settings):
@@ -44,6 +48,12 @@ class LoopSettings(_Settings):
     evaluation_samples: int = Field(
         default=4, ge=1, le=100, description="Responses a policy writes to each test prompt when it is measured."
     )
+    best_of_n: int = Field(
+        default=4,
+        ge=0,
+        le=64,
+        description="Each new policy is compared with the best of this many responses of its parent. 0: it is not.",
+    )
     gate_pairs: int = Field(
         default=0, ge=0, le=100_000, description="Blinded pairs that people judge before a policy is promoted. 0: none."
     )
@@ -52,6 +62,10 @@ class LoopSettings(_Settings):
     )
     promote_winrate: float = Field(
         default=0.5, ge=0, le=1, description="Win rate by the evaluation reward model that the new policy needs."
+    )
+    improve_by: ImproveBy = Field(
+        default="ppo",
+        description="ppo: against the reward model. sft: fine-tuning on corrections and on responses that came first.",
     )
     learning_curve: bool = Field(
         default=False,
@@ -115,12 +129,26 @@ class ProjectSettings(_Settings):
     reward: RewardOverrides = Field(
         default=RewardOverrides(), description="Overrides for fitting reward models, such as learning_rate."
     )
+    sft: SFTOverrides = Field(
+        default=SFTOverrides(), description="Overrides for supervised fine-tuning, such as learning_rate."
+    )
     ppo: PPOOverrides = Field(default=PPOOverrides(), description="Overrides for PPO, such as kl_coefficient.")
 
     @model_validator(mode="after")
     def _leaves_train_prompts(self) -> "ProjectSettings":
         if self.validation_share + self.test_share >= 1:
             raise ValueError(_("validation_share and test_share together leave no prompts to train on"))
+        return self
+
+    @model_validator(mode="after")
+    def _knows_its_doubt(self) -> "ProjectSettings":
+        if self.ppo.conservatism != "none" and not self.reward.posterior:
+            raise ValueError(
+                _(
+                    "ppo.conservatism %(chosen)s asks how sure the reward model is: leave reward.posterior on",
+                    chosen=self.ppo.conservatism,
+                )
+            )
         return self
 
 

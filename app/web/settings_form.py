@@ -9,15 +9,34 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from app.domain.overrides import PPOOverrides, RewardOverrides
+from app.domain.overrides import PPOOverrides, RewardOverrides, SFTOverrides
 from app.domain.settings import LoopSettings, ProjectSettings, SamplingChoice
 from app.errors import PrefloopError
 
 _NESTED: Mapping[str, type[BaseModel]] = {"loop": LoopSettings, "sampling": SamplingChoice}
-_OVERRIDES: Mapping[str, type[BaseModel]] = {"reward": RewardOverrides, "ppo": PPOOverrides}
-_TITLES = {"": "Work", "loop": "The loop", "sampling": "Sampling", "reward": "Reward model", "ppo": "PPO"}
-_LABELS = {"k": "Labels a comparison (k)", "top_p": "Top-p", "gae_lambda": "GAE lambda"} | {
-    f"kl_{key}": f"KL {key}" for key in ("coefficient", "target", "horizon")
+_OVERRIDES: Mapping[str, type[BaseModel]] = {"reward": RewardOverrides, "sft": SFTOverrides, "ppo": PPOOverrides}
+_TITLES = {
+    "": "Work",
+    "loop": "The loop",
+    "sampling": "Sampling",
+    "reward": "Reward model",
+    "sft": "Supervised fine-tuning",
+    "ppo": "PPO",
+}
+_LABELS = {
+    "k": "Labels a comparison (k)",
+    "top_p": "Top-p",
+    "gae_lambda": "GAE lambda",
+    "best_of_n": "Best of n",
+    "kl_in": "KL in",
+    "kl_coefficient": "KL coefficient",
+    "kl_target": "KL target",
+    "kl_horizon": "KL horizon",
+    "kl_budget": "KL budget",
+    "epoch_kl_limit": "Epoch KL limit",
+    "lora_rank": "LoRA rank",
+    "lora_alpha": "LoRA alpha",
+    "grpo_scale": "GRPO scale",
 }
 
 
@@ -28,8 +47,9 @@ class FormField:
     name: str
     label: str
     description: str
-    kind: Literal["whole", "number", "text", "checkbox"]
+    kind: Literal["whole", "number", "text", "checkbox", "choice"]
     value: str
+    choices: Sequence[str] = ()
     minimum: float | None = None
     maximum: float | None = None
     error: str | None = None
@@ -70,7 +90,7 @@ def fieldsets(data: Mapping[str, Any], errors: Mapping[str, str]) -> list[Fields
     for name, model in _OVERRIDES.items():
         values = data.get(name, {})
         fields = [
-            FormField(path, _label(key), _default(info), "text", _shown(values.get(key)), error=errors.get(path))
+            FormField(path, _label(key), _default(info), "text", _overridden(values, key), error=errors.get(path))
             for key, info in sorted(model.model_fields.items())
             for path in [f"{name}.{key}"]
         ]
@@ -91,6 +111,9 @@ def read_form(form: Mapping[str, Any]) -> dict[str, Any]:
             elif section in _OVERRIDES:
                 if sent:
                     target[key] = _override(sent, _OVERRIDES[section].model_fields[key])
+            elif field.kind == "choice":
+                if sent:
+                    target[key] = sent
             else:
                 target[key] = None if not sent and _is_optional(_NESTED.get(section, ProjectSettings), key) else sent
     return data
@@ -121,6 +144,7 @@ def _model_fields(
             description=info.description or "",
             kind=_kind(info),
             value=_shown(data.get(key, default)),
+            choices=get_args(info.annotation) if _is_choice(info) else (),
             minimum=_bound(info, annotated_types.Ge, "ge", annotated_types.Gt, "gt"),
             maximum=_bound(info, annotated_types.Le, "le", annotated_types.Lt, "lt"),
             error=errors.get(path),
@@ -129,16 +153,22 @@ def _model_fields(
 
 def _default(info: FieldInfo) -> str:
     """What an override that is left empty means, and the words that may stand there."""
-    if get_origin(info.annotation) is Literal:
+    if _is_choice(info):
         return f"{info.default} ({' / '.join(get_args(info.annotation))})"
     return "" if info.default is None else f"{info.default:g}" if isinstance(info.default, float) else str(info.default)
+
+
+def _is_choice(info: FieldInfo) -> bool:
+    return get_origin(info.annotation) is Literal
 
 
 def _types(info: FieldInfo) -> tuple[Any, ...]:
     return get_args(info.annotation) if get_origin(info.annotation) in {Union, types.UnionType} else (info.annotation,)
 
 
-def _kind(info: FieldInfo) -> Literal["whole", "number", "text", "checkbox"]:
+def _kind(info: FieldInfo) -> Literal["whole", "number", "text", "checkbox", "choice"]:
+    if _is_choice(info):
+        return "choice"
     for python, kind in ((bool, "checkbox"), (float, "number"), (int, "whole")):
         if python in _types(info):
             return kind  # type: ignore[return-value]
@@ -173,9 +203,16 @@ def _shown(value: object) -> str:
     return "" if value is None else f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
-def _override(sent: str, info: FieldInfo) -> bool | int | float | str:
-    if get_origin(info.annotation) is Literal:  # a word, also where it looks like a number
+def _overridden(values: Mapping[str, Any], key: str) -> str:
+    """An override as it is typed in: `none` switches off what the worker does by itself."""
+    return "none" if key in values and values[key] is None else _shown(values.get(key))
+
+
+def _override(sent: str, info: FieldInfo) -> bool | int | float | str | None:
+    if _is_choice(info):  # a word, also where it looks like a number
         return sent
+    if sent.lower() == "none" and type(None) in _types(info):
+        return None
     if sent.lower() in {"true", "false"}:
         return sent.lower() == "true"
     for kind in (int, float):

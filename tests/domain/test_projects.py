@@ -190,6 +190,19 @@ def test_the_base_model_is_replaced_until_the_loop_used_it(session: Session) -> 
         ({"base_model": "x", "ppo": {"precision": "fp64"}}, "ppo.precision: should be 'auto', 'fp32' or 'bf16'"),
         ({"base_model": "x", "ppo": {"episodes": 10}}, "10 episodes do not fill a rollout of 256"),
         ({"base_model": "x", "reward": {"epochs": [1]}}, "reward.epochs"),
+        ({"base_model": "x", "loop": {"best_of_n": 65}}, "loop.best_of_n: should be less than or equal to 64"),
+        ({"base_model": "x", "loop": {"improve_by": "dpo"}}, "loop.improve_by: should be 'ppo', 'sft' or"),
+        ({"base_model": "x", "sft": {"epochs": 0}}, "sft.epochs: should be greater than or equal to 1"),
+        ({"base_model": "x", "ppo": {"estimator": "rloo"}}, "group_size must be at least 2, not 1"),
+        ({"base_model": "x", "ppo": {"group_size": 3}}, "256 episodes are no whole number of groups of 3"),
+        (
+            {"base_model": "x", "ppo": {"estimator": "grpo", "group_size": 2, "value_warmup": 1}},
+            "grpo has no value function",
+        ),
+        (
+            {"base_model": "x", "ppo": {"conservatism": "worst"}, "reward": {"posterior": False}},
+            "ppo.conservatism worst asks how sure the reward model is: leave reward.posterior on",
+        ),
     ],
 )
 def test_bad_settings_say_field_and_reason(data: dict[str, Any], said: str) -> None:

@@ -5,7 +5,24 @@ from html.parser import HTMLParser
 
 # The same in every language: names, and keys as they are printed on them.
 NAMES = {
-    *("prefloop", "sha256", "API", "JSON", "JSONL", "TRL", "PPO", "KL", "GAE", "NLL", "ECE", "Adam", "Llama"),
+    *(
+        "prefloop",
+        "sha256",
+        "API",
+        "JSON",
+        "JSONL",
+        "TRL",
+        "PPO",
+        "SFT",
+        "LoRA",
+        "GRPO",
+        "KL",
+        "GAE",
+        "NLL",
+        "ECE",
+        "Adam",
+        "Llama",
+    ),
     "HelpSteer",
     *("Shift", "Alt", "Ctrl", "Enter", "Esc", "Tab"),
 }

@@ -33,9 +33,11 @@ NEW = {
     "loop.trigger_min_labels": "50",
     "loop.mixed_share": "0.2",
     "loop.evaluation_samples": "4",
+    "loop.best_of_n": "4",
     "loop.gate_pairs": "0",
     "loop.gate_winrate": "0.5",
     "loop.promote_winrate": "0.5",
+    "loop.improve_by": "ppo",
     "sampling.temperature": "0.8",
     "sampling.top_p": "1",
     "sampling.max_new_tokens": "80",
@@ -79,6 +81,22 @@ def test_a_word_that_looks_like_a_number_stays_a_word(
     refused = browser.post("/projects/new", {**NEW, "slug": "other", "reward.annotators": "some"})
     assert refused.status_code == 422
     assert 'id="reward-annotators-error"' in refused.text
+
+
+def test_what_is_switched_off_stays_so(place: AdminProject, committed: Committed, visit_as: VisitAs) -> None:
+    browser = visit_as(place.owner)
+    chosen = {"ppo.score_clip": "none", "ppo.conservatism": "none", "loop.improve_by": "sft_then_ppo"}
+    assert browser.post("/projects/new", {**NEW, **chosen}).status_code == 303
+    shown = browser.get("/projects/bedtime-stories/admin/settings").text
+    assert re.search(r'name="ppo.score_clip"\s+value="none"', shown)
+    assert re.search(r'<option value="sft_then_ppo"\s+selected', shown)
+    with committed() as session:
+        settings = projects.settings_of(projects.get_project(session, "bedtime-stories"))
+    assert settings.ppo.model_dump() == {"kl_coefficient": 0.05, "score_clip": None, "conservatism": "none"}
+    assert settings.loop.improve_by == "sft_then_ppo"
+    refused = browser.post("/projects/new", {**NEW, "slug": "other", "loop.improve_by": "luck"})
+    assert refused.status_code == 422
+    assert 'id="loop-improve_by-error"' in refused.text
 
 
 def test_a_project_begins_with_the_judgement_form_that_was_chosen(

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from app.domain import policies, reward_models, rounds, runs, samples
-from app.domain.overrides import PPOOverrides, RewardOverrides
+from app.domain.overrides import PPOOverrides, RewardOverrides, SFTOverrides
 from app.errors import StaleAttempt
 from app.tables import (
     Comparison,
@@ -43,6 +43,7 @@ from tests.worker.conftest import small_project
 from worker import execution
 from worker.attempt import Attempt
 from worker.learning.checkpoints import hash_folder
+from worker.learning.language_model import FINE_TUNING
 from worker.learning.policy.settings import PPOSettings
 from worker.learning.progress import Progress
 from worker.learning.reward.settings import RewardSettings
@@ -76,7 +77,12 @@ def label_and_fire(committed: Committed, project_id: int, round_id: int) -> None
 
 
 def test_settings_of_the_server_are_those_of_the_worker() -> None:
-    for overrides, worker in ((RewardOverrides(), RewardSettings()), (PPOOverrides(), PPOSettings())):
+    pairs = (
+        (RewardOverrides(), RewardSettings()),
+        (SFTOverrides(), FINE_TUNING),
+        (PPOOverrides(), PPOSettings()),
+    )
+    for overrides, worker in pairs:
         names = set(type(overrides).model_fields)
         assert set(worker.__dataclass_fields__) - {"sampling"} == names
         assert {name: getattr(overrides, name) for name in names} == {name: getattr(worker, name) for name in names}

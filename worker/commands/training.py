@@ -10,7 +10,7 @@ import torch
 from worker.commands.terminal import FILE, FOLDER, clear_errors, console, option, progress_bar
 from worker.learning.checkpoints import remove_states
 from worker.learning.corpus import read_documents, read_pairs
-from worker.learning.language_model import ModelShape, TrainedModel
+from worker.learning.language_model import FINE_TUNING, ModelShape, TrainedModel
 from worker.learning.language_model import finetune as finetune_model
 from worker.learning.language_model import pretrain as pretrain_model
 from worker.learning.models import count_parameters, pick_device, save_model
@@ -76,7 +76,7 @@ def pretrain(
 
 
 @click.command(
-    params=_training_options(epochs=2, optimiser="adamw", learning_rate=2e-5),
+    params=_training_options(FINE_TUNING.epochs, FINE_TUNING.optimiser, FINE_TUNING.learning_rate),
     epilog="""\b
 Examples:
   prefloop sft models/base pairs.jsonl --out models/chat

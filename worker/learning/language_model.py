@@ -14,6 +14,9 @@ from worker.learning.progress import Report, silent
 from worker.learning.seeds import derive_seed
 from worker.learning.training import Training, TrainingSettings, train
 
+FINE_TUNING = TrainingSettings(epochs=2, learning_rate=2e-5)
+"""How a model that can speak already is taught, unless somebody chooses otherwise."""
+
 
 @dataclass(frozen=True)
 class ModelShape:

@@ -70,12 +70,17 @@ def hash_folder(folder: Path) -> str:
     return total.hexdigest()
 
 
+def state_folder(folder: Path, step: int) -> Path:
+    """Where the state after a step stands."""
+    return folder / f"step-{step:08d}"
+
+
 def save_state(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
     """Writes a resumable training state to `folder/step-00000123` and drops the older ones.
 
     No two of the tensors may share memory; `facts` are what JSON can hold.
     """
-    place = folder / f"step-{step:08d}"
+    place = state_folder(folder, step)
     with written_aside(place) as aside:
         contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, aside / STATE_TENSORS)
@@ -109,8 +114,15 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {f"{index}.{name}": value for index, state in remembered.items() for name, value in state.items()}
 
 
-def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def restore_optimiser(
+    optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor], *, complete: bool = True
+) -> None:
     """Puts back what `optimiser_tensors` gave.
+
+    Args:
+        optimiser: of the same parameters.
+        tensors: by name.
+        complete: whether it remembered all of its parameters; it knows none of which it has never seen a gradient.
 
     Raises:
         ValueError: if the tensors belong to another set of parameters.
@@ -120,7 +132,7 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Te
         index, field = name.split(".", 1)
         state.setdefault(int(index), {})[field] = value
     parameters = sum(len(group["params"]) for group in optimiser.param_groups)
-    if len(state) != parameters:
+    if max(state, default=-1) >= parameters or (complete and len(state) != parameters):
         raise ValueError(f"the state of {len(state)} parameters does not fit an optimiser of {parameters}")
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 

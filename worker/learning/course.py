@@ -84,15 +84,15 @@ def resume_course(
             f"the checkpoints in {folder} belong to another training (other settings, seed or data):"
             " give the same ones to go on, or another folder to start anew"
         )
-    put_weights(weights, _named(tensors, "weights."))
+    put_weights(weights, named_tensors(tensors, "weights."))
     for index, optimiser in enumerate(optimisers):
-        restore_optimiser(optimiser, _named(tensors, f"optimiser.{index}."))
+        restore_optimiser(optimiser, named_tensors(tensors, f"optimiser.{index}."))
     return Course(
         facts["step"],
         facts["losses"],
         facts["history"],
         facts["best_epoch"],
-        _named(tensors, "best."),
+        named_tensors(tensors, "best."),
         facts["micro_batch_tokens"],
     )
 
@@ -110,5 +110,6 @@ def rate_at(step: int, total: int, warmup_share: float) -> float:
     return min((step + 1) / warmup, (total - step) / max(1, total - warmup), 1.0)
 
 
-def _named(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
+def named_tensors(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
+    """Those whose names start so, without that start."""
     return {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}

@@ -15,7 +15,7 @@ tokens of a step, where GRPO takes it response by response.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,17 +26,18 @@ from worker.learning.batches import group_by_length, token_budget
 from worker.learning.models import computes_in_bf16
 from worker.learning.pace import Pace, weights_of
 from worker.learning.policy.actor import Actor, new_actor
+from worker.learning.policy.course import Checkpoints, PPOCourse, fingerprint_of
 from worker.learning.policy.devices import gathered, shared_out, sum_gradients
 from worker.learning.policy.estimators import Estimate, estimate
-from worker.learning.policy.guards import Ended, Guards
+from worker.learning.policy.guards import Ended
 from worker.learning.policy.kl import leaves_rollout, next_kl_coefficient, reference_kl
 from worker.learning.policy.metrics import check_first_ratio, rollout_metrics, step_metrics
 from worker.learning.policy.rewards import length_prices, token_rewards
-from worker.learning.policy.rollouts import Judges, RewardFunction, Rollout, collect
+from worker.learning.policy.rollouts import Judges, RewardFunction, Rollout, answer, asked_prompts, collect
 from worker.learning.policy.settings import PPOSettings
 from worker.learning.progress import Progress, Report, silent
 from worker.learning.records import Prompt
-from worker.learning.seeds import generator_for
+from worker.learning.seeds import derive_seed, generator_for
 
 Metrics = dict[str, float]
 
@@ -51,19 +52,6 @@ class PPORun:
     prompts: Sequence[Prompt]
     settings: PPOSettings
     seed: int
-
-
-@dataclass
-class PPOState:
-    """All that changes while PPO runs, beside the weights. There is no generator: noise comes from (seed, step)."""
-
-    optimiser: torch.optim.Optimizer
-    kl_coefficient: float
-    length_target: float | None
-    guards: Guards = field(default_factory=Guards)
-    step: int = 0
-    """Rollouts learned from."""
-    history: list[Metrics] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -110,14 +98,18 @@ def improve_policy(
         raise ValueError("watch_patience needs a watched reward: name one, or leave watch_patience out")
     actor = new_actor(policy, reference, critic, settings, seed)
     run = PPORun(actor, tokenizer, Judges(reward, watched or {}), prompts, settings, seed)
-    state = new_state(run)
-    ended = learn_from_rollouts(run, state, report, keep)
-    state.guards.go_back(ended, actor.trained())
-    return ImprovedPolicy(actor.merge(), state.history, ended)
+    models = {"actor": actor, "reference": reference}
+    fingerprint = fingerprint_of(settings, seed, prompts, models)
+    course = new_course(run)
+    stored = Checkpoints(checkpoints, actor.trained(), fingerprint, settings.checkpoint_seconds)
+    stored.resume(course)
+    ended = learn_from_rollouts(run, course, stored, report, keep)
+    course.guards.go_back(ended, actor.trained())
+    return ImprovedPolicy(actor.merge(), course.history, ended)
 
 
 def learn_from_rollouts(
-    run: PPORun, state: PPOState, report: Report, keep: Callable[[Rollout, int], None] | None
+    run: PPORun, course: PPOCourse, stored: Checkpoints, report: Report, keep: Callable[[Rollout, int], None] | None
 ) -> Ended:
     """Samples, scores and learns, rollout after rollout; says why there are no more."""
     settings = run.settings
@@ -127,50 +119,63 @@ def learn_from_rollouts(
         settings.precision,
         episodes=settings.batch_episodes,
         total=settings.rollouts,
-        done=state.step,
+        done=course.step,
     )
-    while state.step < settings.rollouts or settings.is_guarded:
-        rollout = collect(run.actor, run.tokenizer, run.judges, run.prompts, settings, run.seed, state.step, pace)
-        if ended := state.guards.judge(rollout, run.actor.trained(), settings):
+    while course.step < settings.rollouts or settings.is_guarded:
+        rollout = next_rollout(run, course.step, stored, pace)
+        if ended := course.guards.judge(rollout, run.actor.trained(), settings):
             return ended
-        if state.step == settings.rollouts:  # the last policy was looked at by its guards, and may stay
+        if course.step == settings.rollouts:  # the last policy was looked at by its guards, and may stay
             break
         if keep is not None:
-            keep(rollout, state.step)
-        state.history.append(learn_from(run, state, rollout, pace))
-        state.step += 1
-        report(Progress("improve_policy", state.step, settings.rollouts, state.history[-1]))
+            keep(rollout, course.step)
+        course.history.append(learn_from(run, course, rollout, pace))
+        course.step += 1
+        stored.save(course, is_last=course.step == settings.rollouts)
+        report(Progress("improve_policy", course.step, settings.rollouts, course.history[-1]))
     return "done"
 
 
-def learn_from(run: PPORun, state: PPOState, rollout: Rollout, pace: Pace) -> Metrics:
+def next_rollout(run: PPORun, step: int, stored: Checkpoints, pace: Pace) -> Rollout:
+    """Rollout `step`: sampled and scored, unless a run that was killed had come that far, and then looked at."""
+    settings = run.settings
+    asked = asked_prompts(run.prompts, settings, run.seed, step)
+    answers = stored.kept(step)
+    if answers is None:
+        seed = derive_seed(run.seed, "rollout", step)
+        answers = answer(run.actor, run.tokenizer, run.judges, asked, settings, seed, pace)
+        stored.keep(answers, step)
+    return collect(run.actor, run.tokenizer, asked, answers, settings, pace)
+
+
+def learn_from(run: PPORun, course: PPOCourse, rollout: Rollout, pace: Pace) -> Metrics:
     """One turn: what each token was worth, how much better than expected, and the steps that follow from it."""
     settings = run.settings
-    if state.length_target is None:
-        state.length_target = float(rollout.mask.sum(dim=1).float().mean())
-    rewards = token_rewards(rollout, state.kl_coefficient, state.length_target, settings)
+    if course.length_target is None:
+        course.length_target = float(rollout.mask.sum(dim=1).float().mean())
+    rewards = token_rewards(rollout, course.kl_coefficient, course.length_target, settings)
     own = estimate(rollout, rewards, settings)
     row = rollout_metrics(rollout, rewards, own.returns if settings.has_critic else None)
-    row["objective/kl_coef"] = state.kl_coefficient
-    row["objective/length_price"] = float(length_prices(rollout, state.length_target, settings.length_penalty).mean())
-    row |= learn(run, state, rollout, own)
-    adapt_kl_coefficient(state, rollout, settings)
+    row["objective/kl_coef"] = course.kl_coefficient
+    row["objective/length_price"] = float(length_prices(rollout, course.length_target, settings.length_penalty).mean())
+    row |= learn(run, course, rollout, own)
+    adapt_kl_coefficient(course, rollout, settings)
     tokens = sum(map(len, rollout.dialogues)) * row["policy/steps"] / settings.minibatches
     written = float(rollout.mask.sum()) * row["policy/steps"] / settings.minibatches
     pace.lap("learn", round(tokens), passes=3 if settings.lora_rank is None else 2, predicted=round(written))
     return row | pace.metrics()
 
 
-def adapt_kl_coefficient(state: PPOState, rollout: Rollout, settings: PPOSettings) -> None:
+def adapt_kl_coefficient(course: PPOCourse, rollout: Rollout, settings: PPOSettings) -> None:
     """Moves beta so that KL approaches the start's plus `kl_target`."""
-    if settings.kl_horizon is not None and state.guards.kl_start is not None:
-        target = state.guards.kl_start + settings.kl_target
-        state.kl_coefficient = next_kl_coefficient(
-            state.kl_coefficient, rollout.kl, target, len(rollout.samples), settings.kl_horizon
+    if settings.kl_horizon is not None and course.guards.kl_start is not None:
+        target = course.guards.kl_start + settings.kl_target
+        course.kl_coefficient = next_kl_coefficient(
+            course.kl_coefficient, rollout.kl, target, len(rollout.samples), settings.kl_horizon
         )
 
 
-def new_state(run: PPORun) -> PPOState:
+def new_course(run: PPORun) -> PPOCourse:
     """The state before the first rollout; the value function's own weights may have a learning rate of their own."""
     settings, actor = run.settings, run.actor
     rates = {"policy": settings.learning_rate, "value": settings.critic_learning_rate or settings.learning_rate}
@@ -181,20 +186,20 @@ def new_state(run: PPORun) -> PPOState:
         weight_decay=0.0,
         fused=True,
     )
-    return PPOState(optimiser, settings.kl_coefficient, settings.length_target)
+    return PPOCourse(optimiser, settings.kl_coefficient, settings.length_target)
 
 
-def learn(run: PPORun, state: PPOState, rollout: Rollout, own: Estimate) -> Metrics:
+def learn(run: PPORun, course: PPOCourse, rollout: Rollout, own: Estimate) -> Metrics:
     """Makes epochs x minibatches steps on one rollout, fewer where the policy leaves it; their mean metrics."""
-    settings, optimiser = run.settings, state.optimiser
+    settings, optimiser = run.settings, course.optimiser
     for group in optimiser.param_groups:
-        group["lr"] = group["highest"] * (1 - state.step / settings.rollouts)
-    is_warmup = state.step < settings.value_warmup
+        group["lr"] = group["highest"] * (1 - course.step / settings.rollouts)
+    is_warmup = course.step < settings.value_warmup
     learned = [*([] if is_warmup else run.actor.policy_parameters()), *run.actor.value_parameters()]
     rows: list[Metrics] = []
     steps = 0
-    for episodes in minibatches(run, state.step):
-        row = accumulate_gradients(run, state, rollout, own, episodes)
+    for episodes in minibatches(run, course.step):
+        row = accumulate_gradients(run, course, rollout, own, episodes)
         rows.append(row)
         if leaves_rollout(row["policy/approxkl"], settings):
             optimiser.zero_grad()
@@ -226,19 +231,19 @@ def minibatches(run: PPORun, step: int) -> Iterator[list[int]]:
 
 
 def accumulate_gradients(
-    run: PPORun, state: PPOState, rollout: Rollout, own: Estimate, episodes: Sequence[int]
+    run: PPORun, course: PPOCourse, rollout: Rollout, own: Estimate, episodes: Sequence[int]
 ) -> Metrics:
     """The gradients of one optimiser step's loss, the mean over all tokens of its episodes; metrics of the step.
 
     Micro-batches only bound memory: each adds its sum over tokens divided by the step's count.
     """
     tokens = int(rollout.mask[list(episodes)].sum())
-    lengths = [len(rollout.dialogues[episode]) for episode in episodes]
+    mine = shared_out(sorted(episodes, key=lambda episode: len(rollout.dialogues[episode])))
+    lengths = [len(rollout.dialogues[episode]) for episode in mine]
     budget = run.settings.micro_batch_tokens or token_budget(rollout.mask.device)
     seen: list[dict[str, Tensor]] = []
-    for group in shared_out(group_by_length(lengths, budget)):
-        rows = [episodes[index] for index in group]
-        loss, found = losses_of(run, state, rollout, own, rows)
+    for group in group_by_length(lengths, budget):
+        loss, found = losses_of(run, course, rollout, own, [mine[index] for index in group])
         (loss / tokens).backward()  # type: ignore[no-untyped-call]
         seen.append({name: values.cpu() for name, values in found.items()})
     seen = gathered(seen)
@@ -246,7 +251,7 @@ def accumulate_gradients(
 
 
 def losses_of(
-    run: PPORun, state: PPOState, rollout: Rollout, own: Estimate, rows: Sequence[int]
+    run: PPORun, course: PPOCourse, rollout: Rollout, own: Estimate, rows: Sequence[int]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss summed over the tokens of some episodes, and what is to be known of each of these tokens."""
     settings = run.settings
@@ -266,7 +271,7 @@ def losses_of(
         "entropy": new.entropies[new.mask],
     }
     if settings.kl_in == "loss":
-        loss = loss + state.kl_coefficient * reference_kl(logprobs, known(rollout.reference_logprobs)).sum()
+        loss = loss + course.kl_coefficient * reference_kl(logprobs, known(rollout.reference_logprobs)).sum()
     if settings.has_critic:
         values, returns = new.values[new.mask], known(own.returns)
         value_loss = clipped_value_loss(values, known(rollout.outputs.values), returns, settings.value_clip_range)

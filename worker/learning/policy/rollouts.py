@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from worker.learning.batches import group_by_length, token_budget
@@ -12,11 +13,12 @@ from worker.learning.likelihood import Dialogue
 from worker.learning.models import Precision, encode_prompt
 from worker.learning.pace import Pace
 from worker.learning.policy.actor import Actor
+from worker.learning.policy.devices import gathered, shared_out
 from worker.learning.policy.outputs import TokenOutputs
 from worker.learning.policy.settings import PPOSettings
 from worker.learning.records import Prompt, Sample
 from worker.learning.sampling import sample_responses
-from worker.learning.seeds import derive_seed, generator_for
+from worker.learning.seeds import generator_for
 
 RewardFunction = Callable[[Sequence[Prompt], Sequence[str]], Tensor]
 """(prompts, response texts) -> scores [responses]; response i answers prompt i."""
@@ -28,6 +30,15 @@ class Judges:
 
     reward: RewardFunction
     watched: Mapping[str, RewardFunction] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the policy wrote in a rollout, and the scores [episodes] that it was given, on the CPU."""
+
+    samples: list[Sample]
+    scores: Tensor
+    watched: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -72,75 +83,96 @@ def choose_prompts(count: int, wanted: int, seed: int, step: int) -> list[int]:
     return chosen
 
 
-def collect(
+def asked_prompts(prompts: Sequence[Prompt], settings: PPOSettings, seed: int, step: int) -> list[Prompt]:
+    """The prompt of each episode of rollout `step`; the episodes of a group stand side by side."""
+    chosen = choose_prompts(len(prompts), settings.batch_episodes // settings.group_size, seed, step)
+    return [prompts[index] for index in chosen for _ in range(settings.group_size)]
+
+
+def answer(
     actor: Actor,
     tokenizer: PreTrainedTokenizerBase,
     judges: Judges,
-    prompts: Sequence[Prompt],
+    asked: Sequence[Prompt],
     settings: PPOSettings,
     seed: int,
-    step: int,
     pace: Pace,
-) -> Rollout:
-    """Has the prompts of rollout `step` answered and scored, and takes log-probabilities and values.
-
-    The responses to one prompt stand side by side. The sampler's own log-probabilities are not used: old, reference and
-    new ones come from the same forward pass at the sampling temperature, so that the first ratio is 1.
-    """
-    chosen = choose_prompts(len(prompts), settings.batch_episodes // settings.group_size, seed, step)
-    own = [prompts[index] for index in chosen]
-    drawn = sample_responses(
-        actor.language_model, tokenizer, own, settings.group_size, settings.sampling, derive_seed(seed, "rollout", step)
-    )
-    asked = [prompt for prompt in own for _ in range(settings.group_size)]
+) -> Answers:
+    """Has the prompt of each episode answered by the policy, and the answers scored."""
+    groups, size = asked[:: settings.group_size], settings.group_size
+    drawn = sample_responses(actor.language_model, tokenizer, groups, size, settings.sampling, seed)
     samples = [sample for group in drawn for sample in group]
-    dialogues = [
-        Dialogue(encode_prompt(tokenizer, prompt), sample.token_ids)
-        for prompt, sample in zip(asked, samples, strict=True)
-    ]
-    tokens, written = sum(map(len, dialogues)), sum(len(sample.token_ids) for sample in samples)
+    written = sum(len(sample.token_ids) for sample in samples)
+    tokens = sum(len(encode_prompt(tokenizer, prompt)) for prompt in groups) * size + written
     pace.lap("sample", tokens, passes=1, predicted=written)
     scores = scores_of(judges.reward, asked, samples)
     watched = {name: scores_of(reward, asked, samples) for name, reward in judges.watched.items()}
     pace.lap("score", tokens * (1 + len(watched)))
-    outputs = outputs_of(actor, dialogues, settings.sampling.temperature, settings.precision)
-    reference_logprobs = torch.zeros_like(outputs.logprobs)
-    reference_logprobs[outputs.mask] = torch.cat(
-        actor.reference_logprobs(dialogues, settings.sampling.temperature, settings.precision)
-    ).to(reference_logprobs)
+    return Answers(samples, scores, watched)
+
+
+def collect(
+    actor: Actor,
+    tokenizer: PreTrainedTokenizerBase,
+    asked: Sequence[Prompt],
+    answers: Answers,
+    settings: PPOSettings,
+    pace: Pace,
+) -> Rollout:
+    """Takes log-probabilities and values of all answers before anything is learned from them.
+
+    The sampler's own log-probabilities are not used: old, reference and new ones come from the same forward pass at
+    the sampling temperature, so that the first ratio is 1.
+    """
+    dialogues = [
+        Dialogue(encode_prompt(tokenizer, prompt), sample.token_ids)
+        for prompt, sample in zip(asked, answers.samples, strict=True)
+    ]
+    own = shared_out(dialogues)
+    temperature, precision = settings.sampling.temperature, settings.precision
+    outputs = outputs_of(actor, own, temperature, precision)
+    reference = actor.reference_logprobs(own, temperature, precision)
+    rows = gathered([torch.cat([known, other[None]]) for known, other in zip(outputs, reference, strict=True)])
+    table = pad_sequence([row.T for row in rows], batch_first=True).to(actor.language_model.device)
+    logprobs, entropies, values, reference_logprobs = table.permute(2, 0, 1).contiguous()  # [episodes, tokens] each
+    lengths = torch.tensor([len(dialogue.response_ids) for dialogue in dialogues])
+    mask = (torch.arange(table.shape[1]) < lengths[:, None]).to(table.device)
+    tokens, written = sum(map(len, dialogues)), int(lengths.sum())
     pace.lap("evaluate", 2 * tokens, passes=1, predicted=2 * written)
-    return Rollout(dialogues, samples, scores.to(outputs.logprobs), reference_logprobs, outputs, watched)
+    scores, watched = answers.scores.to(table), answers.watched
+    known = TokenOutputs(logprobs, entropies, values, mask)
+    return Rollout(dialogues, answers.samples, scores, reference_logprobs, known, watched)
 
 
 def scores_of(reward: RewardFunction, prompts: Sequence[Prompt], samples: Sequence[Sample]) -> Tensor:
-    """The scores [responses] of samples, fp32 on the CPU.
+    """The scores [responses] of samples, fp32 on the CPU; each process has its share of them scored.
 
     Raises:
         ValueError: if the reward gave another number of scores, or one that is not finite.
     """
-    scores = reward(prompts, [sample.text for sample in samples])
-    if scores.shape != (len(samples),):
-        raise ValueError(f"the reward gave scores of shape {list(scores.shape)} for {len(samples)} responses")
-    scores = scores.detach().float().cpu()
-    if not bool(scores.isfinite().all()):
-        wrong = int((~scores.isfinite()).nonzero()[0])
-        raise ValueError(f"the reward gave {float(scores[wrong])} for this response: {samples[wrong].text!r}")
-    return scores
+    texts = [sample.text for sample in shared_out(samples)]
+    scores = reward(shared_out(prompts), texts)
+    if scores.shape != (len(texts),):
+        raise ValueError(f"the reward gave scores of shape {list(scores.shape)} for {len(texts)} responses")
+    own = scores.detach().float().cpu()
+    if not bool(own.isfinite().all()):
+        wrong = int((~own.isfinite()).nonzero()[0])
+        raise ValueError(f"the reward gave {float(own[wrong])} for this response: {texts[wrong]!r}")
+    return torch.tensor(gathered(own.tolist()))
 
 
 @torch.no_grad()
-def outputs_of(actor: Actor, dialogues: Sequence[Dialogue], temperature: float, precision: Precision) -> TokenOutputs:
-    """The policy's outputs for any number of dialogues, in their order, without gradients."""
-    tokens = max(len(dialogue.response_ids) for dialogue in dialogues)
-    shape = (len(dialogues), tokens)
-    device = actor.language_model.device
-    logprobs, entropies, values = (torch.zeros(shape, device=device) for _ in range(3))
-    mask = torch.zeros(shape, dtype=torch.bool, device=device)
-    for group in group_by_length([len(dialogue) for dialogue in dialogues], 2 * token_budget(device)):
+def outputs_of(actor: Actor, dialogues: Sequence[Dialogue], temperature: float, precision: Precision) -> list[Tensor]:
+    """The log-probability, the entropy and the value of each response token, without gradients.
+
+    Returns:
+        A CPU tensor [3, response length] a dialogue, in the order given.
+    """
+    rows: dict[int, Tensor] = {}
+    budget = 2 * token_budget(actor.language_model.device)
+    for group in group_by_length([len(dialogue) for dialogue in dialogues], budget):
         part: TokenOutputs = actor([dialogues[row] for row in group], temperature, precision)
-        width = part.mask.shape[1]
-        logprobs[group, :width] = part.logprobs
-        entropies[group, :width] = part.entropies
-        values[group, :width] = part.values
-        mask[group, :width] = part.mask
-    return TokenOutputs(logprobs, entropies, values, mask)
+        table = torch.stack([part.logprobs, part.entropies, part.values], dim=1).cpu()  # [rows, 3, tokens]
+        for row, known, mask in zip(group, table, part.mask.cpu(), strict=True):
+            rows[row] = known[:, mask]
+    return [rows[row] for row in range(len(dialogues))]

@@ -24,7 +24,8 @@ from worker.learning.policy.critic import check_same_vocabulary
 from worker.learning.policy.settings import PPOSettings
 from worker.learning.records import Prompt
 from worker.learning.reward.encoding import EncodedSet
-from worker.learning.reward.model import RewardModel, new_reward_model
+from worker.learning.reward.lora import low_rank_adapters
+from worker.learning.reward.model import RewardModel, load_reward_model, new_reward_model, save_reward_model
 from worker.learning.reward.observations import AnswerShape
 from worker.learning.sampling import SamplingSettings, sample_responses
 
@@ -303,13 +304,13 @@ def test_a_shared_head_reads_the_state_before_each_token(tiny_model: Any) -> Non
         read = torch.tensor([[*row.prompt_ids, *row.response_ids[:place]]])
         state = tiny_model.model(input_ids=read).last_hidden_state[0, -1]
         by_hand = (state * head.weight[0]).sum() + head.bias[0]
-        assert float(new.values[0, place]) == pytest.approx(float(by_hand), abs=1e-5)
+        assert new.values[0, place].item() == pytest.approx(by_hand.item(), abs=1e-5)
     assert not new.values[1, 2:].any()
 
 
 @pytest.mark.parametrize("settings", [FULL, LORA], ids=["full", "lora"])
 def test_a_critic_from_a_reward_model_says_its_raw_score_at_every_place(
-    tiny_model: Any, tiny_tokenizer: Any, reward_model: RewardModel, settings: PPOSettings
+    tiny_model: Any, reward_model: RewardModel, settings: PPOSettings
 ) -> None:
     actor = actor_of(tiny_model, replace(settings, critic="separate"), reward_model.model)
     new = outputs(actor)
@@ -317,8 +318,53 @@ def test_a_critic_from_a_reward_model_says_its_raw_score_at_every_place(
         for place in range(1, len(row.response_ids)):
             read = EncodedSet(tuple(row.prompt_ids), (tuple(row.response_ids[:place]),))
             score = reward_model.read(reward_model.forward.features([read]))[0, 0]
-            assert float(new.values[number, place]) == pytest.approx(float(score), abs=1e-5)
-    assert float(new.values.std()) > 0.01
+            assert new.values[number, place].item() == pytest.approx(score.item(), abs=1e-5)
+    assert new.values.std().item() > 0.01
+
+
+@pytest.fixture
+def adapted_reward_model(tiny_folder: Path, tmp_path: Path) -> RewardModel:
+    """Fitted by adapters on the policy's own base, saved with them merged, and loaded."""
+    fitted = new_reward_model(str(tiny_folder), 3, torch.device("cpu"), AnswerShape(), precision="fp32")
+    with low_rank_adapters(fitted.model, 3, 6.0, seed=0):
+        disturb(weight for weight in fitted.model.parameters() if weight.requires_grad)
+    save_reward_model(fitted, tmp_path / "reward")
+    return load_reward_model(tmp_path / "reward", torch.device("cpu"), "fp32")
+
+
+def test_a_reward_model_fitted_by_adapters_takes_no_weights_but_those(
+    tiny_model: Any, adapted_reward_model: RewardModel
+) -> None:
+    """Policy, critic and what the reward model learned on one frozen base."""
+    weights = sum(weight.numel() for weight in tiny_model.parameters())
+    actor = actor_of(tiny_model, replace(LORA, critic="separate"), adapted_reward_model.model)
+    assert actor.critic is None
+    assert not [name for name in actor.trained() if "reward" in name]
+    trained = sum(weight.numel() for weight in actor.trained().values())
+    rank = 3 / LORA.lora_rank  # type: ignore[operator]
+    of_policy = sum(weight.numel() for weight in actor.policy_parameters())
+    assert sum(weight.numel() for weight in actor.parameters()) == weights + trained + rank * of_policy
+    new = outputs(actor)
+    for number, row in enumerate(DIALOGUES):
+        for place in range(1, len(row.response_ids)):
+            read = EncodedSet(tuple(row.prompt_ids), (tuple(row.response_ids[:place]),))
+            score = adapted_reward_model.read(adapted_reward_model.forward.features([read]))[0, 0]
+            assert new.values[number, place].item() == pytest.approx(score.item(), abs=1e-4)
+    new.values.sum().backward()
+    assert touched(actor) == {
+        name for name in actor.trained() if ".lora_B.critic." in name or name.startswith("value_head")
+    }
+
+
+def test_the_policy_that_is_merged_has_nothing_of_the_reward_model(
+    tiny_model: Any, adapted_reward_model: RewardModel
+) -> None:
+    before = snapshot(tiny_model)
+    actor = actor_of(tiny_model, replace(LORA, critic="separate"), adapted_reward_model.model)
+    disturb(actor.value_parameters())
+    merged = actor.merge().state_dict()
+    assert merged.keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in merged.items())
 
 
 @pytest.mark.parametrize("settings", [FULL, LORA], ids=["full", "lora"])

@@ -14,9 +14,9 @@ from worker.learning.likelihood import (
     response_logprobs,
     response_states,
 )
-from worker.learning.lora import Adapters
+from worker.learning.lora import Adapters, low_rank_difference
 from worker.learning.models import Precision, computes_in_bf16
-from worker.learning.policy.critic import from_classifier, zero_head
+from worker.learning.policy.critic import head_of, trunk_of, zero_head
 from worker.learning.policy.outputs import TokenOutputs
 from worker.learning.policy.settings import PPOSettings
 from worker.learning.reward.backbone import longest_text
@@ -24,6 +24,7 @@ from worker.learning.seeds import derive_seed
 
 POLICY = "policy"
 CRITIC = "critic"
+REWARD = "reward"
 
 
 class Actor(nn.Module):
@@ -33,7 +34,7 @@ class Actor(nn.Module):
         language_model: the policy; it is changed in place.
         value_head: reads values from states; None where no value function is learned.
         critic: a trunk of its own for the value head, in place of the policy's.
-        adapters: on the policy, named "policy" and, for a critic on the same frozen weights, "critic".
+        adapters: on the policy's trunk: "policy"; "critic" and "reward", where with these it is the critic's.
         reference: None where it is the policy without adapters.
     """
 
@@ -96,6 +97,7 @@ class Actor(nn.Module):
         if self._adapters is not None:
             self._adapters.merge(POLICY)
             self._adapters = None
+            self.language_model.requires_grad_(True)
         return self.language_model
 
     def _values(self, hidden: Tensor, dialogues: Sequence[Dialogue], precision: Precision) -> Tensor:
@@ -106,7 +108,7 @@ class Actor(nn.Module):
             _check_room(self.critic, dialogues)
             hidden = response_states(self.critic, dialogues, precision).hidden
         elif self._adapters is not None and CRITIC in self._adapters.names:
-            with self._adapters.using(CRITIC):
+            with self._adapters.using(CRITIC, REWARD):
                 hidden = response_states(self.language_model, dialogues, precision).hidden
         values: Tensor = self.value_head(hidden)
         return values.squeeze(-1)
@@ -135,37 +137,48 @@ def new_actor(
         raise ValueError("the reference must be a copy: the policy is changed in place")
     if reference is None and settings.lora_rank is None:
         raise ValueError("a policy that changes needs a reference beside it: pass a copy, or set lora_rank")
-    policy.eval().requires_grad_(True)
-    trunk, head, names = None, None, [POLICY]
+    is_separate = settings.has_critic and settings.critic == "separate"
+    classifier = critic if is_separate else None
+    head = None
     if settings.has_critic:
-        head = zero_head(policy)
-        if settings.critic == "separate" and critic is not None:
-            trunk, head = from_classifier(critic, policy)
-        elif settings.critic == "separate" and settings.lora_rank is None:
-            trunk = copy.deepcopy(policy.base_model)
-        elif settings.critic == "separate":
-            names.append(CRITIC)
-    adapters = None
+        head = zero_head(policy) if classifier is None else head_of(classifier, policy)
     if settings.lora_rank is not None:
-        adapters = _adapted(policy, names, settings, seed)
-        if trunk is not None:
-            _adapted(trunk, [CRITIC], settings, derive_seed(seed, CRITIC))
-    return Actor(policy, head, trunk, adapters, reference)
+        return _on_frozen_weights(policy, head, classifier, reference, settings, seed)
+    policy.eval().requires_grad_(True)
+    trunk = None
+    if is_separate:
+        trunk = copy.deepcopy(policy.base_model) if classifier is None else trunk_of(classifier, policy)
+    return Actor(policy, head, trunk, reference=reference)
 
 
-def _adapted(model: PreTrainedModel, names: Sequence[str], settings: PPOSettings, seed: int) -> Adapters:
-    """Adapters on all but the output layer, whose weights may be the embeddings' too.
+def _on_frozen_weights(
+    policy: PreTrainedModel,
+    head: nn.Linear | None,
+    classifier: PreTrainedModel | None,
+    reference: PreTrainedModel | None,
+    settings: PPOSettings,
+    seed: int,
+) -> Actor:
+    """Adapters for all that is learned.
 
-    Where nothing is computed in fp32, what they stand on is held in bf16: every product rounds it to that anyway.
+    A separate critic takes no weights of its own where the reward model is the policy plus adapters, as one that was
+    fitted so on the policy's base is: they are added as a fixed adapter, with the critic's own beside it.
     """
     assert settings.lora_rank is not None
-    output = model.get_output_embeddings()
-    kept = () if output is None else output.parameters()
-    adapters = Adapters(model, names, settings.lora_rank, settings.lora_alpha, seed, kept)
-    precisions = (settings.precision, settings.sampling.precision)
-    if all(computes_in_bf16(model.device, precision) for precision in precisions):
-        adapters.hold_frozen_in(torch.bfloat16)
-    return adapters
+    policy.eval().requires_grad_(False)
+    rewards = None if classifier is None else low_rank_difference(policy.base_model, classifier.base_model, seed)
+    trunk = trunk_of(classifier, policy) if classifier is not None and rewards is None else None
+    adapters = Adapters(policy.base_model)
+    critics = adapters if trunk is None else Adapters(trunk)
+    adapters.add(POLICY, settings.lora_rank, settings.lora_alpha, derive_seed(seed, POLICY))
+    if head is not None and settings.critic == "separate":
+        critics.add(CRITIC, settings.lora_rank, settings.lora_alpha, derive_seed(seed, CRITIC))
+    if rewards:
+        adapters.add_fixed(REWARD, rewards)
+    if all(computes_in_bf16(policy.device, used) for used in (settings.precision, settings.sampling.precision)):
+        for own in (adapters, critics):
+            own.hold_frozen_in(torch.bfloat16)  # to which every product rounds it anyway
+    return Actor(policy, head, trunk, adapters, reference)
 
 
 def _check_room(critic: PreTrainedModel, dialogues: Sequence[Dialogue]) -> None:

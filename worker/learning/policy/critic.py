@@ -17,17 +17,11 @@ def zero_head(policy: PreTrainedModel) -> nn.Linear:
     return head.to(policy.device)
 
 
-def from_classifier(classifier: PreTrainedModel, policy: PreTrainedModel) -> tuple[PreTrainedModel, nn.Linear]:
-    """A copy of a reward model's trunk and of its output layer as the value head, as in Stiennon et al. 2020.
-
-    At the end of a text the value is the raw score. The reward model itself is not changed by what the copy learns.
-
-    Args:
-        classifier: the reward model's, with one output.
-        policy: whose tokens it will read.
+def check_classifier(classifier: PreTrainedModel, policy: PreTrainedModel) -> None:
+    """Whether a value function of the policy's tokens can start from a reward model's classifier.
 
     Raises:
-        ValueError: if it cannot judge a text that is still being written, or has another vocabulary.
+        ValueError: if it has another vocabulary, or no score that is read from one state.
     """
     name = type(classifier).__name__
     theirs, ours = (model.get_input_embeddings().num_embeddings for model in (classifier, policy))
@@ -37,19 +31,37 @@ def from_classifier(classifier: PreTrainedModel, policy: PreTrainedModel) -> tup
             " reads the policy's tokens, so both need the same vocabulary. Fit the reward model on the policy's base"
             ' model, or set critic to "shared"'
         )
-    layer = output_layer(classifier)
-    own = {id(parameter) for parameter in layer.parameters()}
+    own = {id(parameter) for parameter in output_layer(classifier).parameters()}
     if classifier.config.is_encoder_decoder or {id(parameter) for parameter in head_parameters(classifier)} - own:
-        raise _unusable(name, "has more between its trunk and its score than one layer")
-    trunk: PreTrainedModel = copy.deepcopy(classifier.base_model).to(policy.device).eval()
-    trunk.set_attn_implementation(policy.config._attn_implementation)  # scoring may have changed it to its own
-    if _sees_ahead(trunk):
-        raise _unusable(name, "is an encoder: it reads a token together with those after it")
-    head = nn.Linear(layer.in_features, 1)
+        raise _unusable(classifier, "has more between its trunk and its score than one layer")
+
+
+def head_of(classifier: PreTrainedModel, policy: PreTrainedModel) -> nn.Linear:
+    """A copy of a reward model's output layer as the value head: at the end of a text the value is the raw score.
+
+    Raises:
+        ValueError: as `check_classifier`.
+    """
+    check_classifier(classifier, policy)
+    layer = output_layer(classifier)
+    head = nn.Linear(layer.in_features, 1).to(policy.device)
     with torch.no_grad():
         head.weight.copy_(layer.weight)
         head.bias.copy_(layer.bias if layer.bias is not None else torch.zeros(1))
-    return trunk.requires_grad_(True), head.to(policy.device)
+    return head
+
+
+def trunk_of(classifier: PreTrainedModel, policy: PreTrainedModel) -> PreTrainedModel:
+    """A copy of a classifier's trunk, for what is learned not to change the reward.
+
+    Raises:
+        ValueError: if it cannot read a text that is still being written.
+    """
+    trunk: PreTrainedModel = copy.deepcopy(classifier.base_model).to(policy.device).eval()
+    trunk.set_attn_implementation(policy.config._attn_implementation)  # scoring may have changed it to its own
+    if _sees_ahead(trunk):
+        raise _unusable(classifier, "is an encoder: it reads a token together with those after it")
+    return trunk.requires_grad_(True)
 
 
 def check_same_vocabulary(policy: PreTrainedTokenizerBase, critic: PreTrainedTokenizerBase) -> None:
@@ -68,10 +80,10 @@ def check_same_vocabulary(policy: PreTrainedTokenizerBase, critic: PreTrainedTok
         )
 
 
-def _unusable(name: str, reason: str) -> ValueError:
+def _unusable(classifier: PreTrainedModel, reason: str) -> ValueError:
     return ValueError(
-        f"no value function can start from {name}: it {reason}. Fit a reward model on a causal language model, or set"
-        ' critic to "shared"'
+        f"no value function can start from {type(classifier).__name__}: it {reason}. Fit a reward model on a causal"
+        ' language model, or set critic to "shared"'
     )
 
 

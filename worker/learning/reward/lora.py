@@ -16,7 +16,8 @@ def low_rank_adapters(model: PreTrainedModel, rank: int, alpha: float, seed: int
     What is left is the plain model with its weights changed; a block that raises leaves the adapters in.
     """
     head = head_parameters(model)
-    adapters = Adapters(model, ["default"], rank, alpha, seed, kept=head)
+    adapters = Adapters(model, kept=head)
+    adapters.add("default", rank, alpha, seed)
     for parameter in head:
         parameter.requires_grad_(True)
     yield

@@ -1,6 +1,6 @@
 """How does a command of learning speak to a person? Options, errors and a progress bar, on standard error."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,9 @@ from transformers.utils import logging as transformers_logging
 from worker.learning.progress import Progress, Report
 
 console = Console(stderr=True)
+
+SLOWEST = 24 * 3600.0
+"""Seconds of which the rate of steps is estimated, and with it the end: as many as a few slow steps may take."""
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -40,9 +43,12 @@ def clear_errors(stopped: str = "the same command goes on from its last checkpoi
         raise click.ClickException(f"stopped; {stopped}") from None
 
 
+LEARNING = {"loss": "loss", "accuracy": "accuracy", "held_out_loss": "held_out_loss"}
+
+
 @contextmanager
-def progress_bar() -> Iterator[Report]:
-    """Gives a callback that moves a bar with the figures that learning reports."""
+def progress_bar(figures: Mapping[str, str] = LEARNING) -> Iterator[Report]:
+    """Gives a callback that moves a bar with the figures that learning reports: those named here, and their labels."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -50,15 +56,13 @@ def progress_bar() -> Iterator[Report]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[metrics]}"),
     )
-    with ProgressBar(*columns, console=console) as bar:
+    with ProgressBar(*columns, console=console, speed_estimate_period=SLOWEST) as bar:
         task = bar.add_task("reading", total=None, metrics="")
         shown: dict[str, float] = {}
 
         def report(progress: Progress) -> None:
             shown.update(progress.metrics)
-            metrics = "  ".join(
-                f"{name} {shown[name]:.3f}" for name in ("loss", "accuracy", "held_out_loss") if name in shown
-            )
+            metrics = "  ".join(f"{label} {shown[name]:.3f}" for name, label in figures.items() if name in shown)
             bar.update(task, description=progress.phase, total=progress.total, completed=progress.done, metrics=metrics)
 
         yield report

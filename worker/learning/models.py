@@ -1,7 +1,7 @@
 """Where do models and tokenizers come from, how is a prompt encoded, and how are they saved?"""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal
@@ -114,16 +114,23 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
 
 
 def save_model(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: torch.dtype = torch.float32
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    dtype: torch.dtype = torch.float32,
+    files: Mapping[str, str] | None = None,
 ) -> None:
     """Writes model and tokenizer in the Hugging Face layout, weights as safetensors, all or nothing.
 
-    `dtype` is that of the written weights; the model in memory stays as it is.
+    `dtype` is that of the written weights; the model in memory stays as it is. `files` are texts to stand beside them,
+    by name.
     """
     written = model if dtype == model.dtype else copy.deepcopy(model).to(dtype)
     with written_aside(folder) as aside:
         written.save_pretrained(aside)
         tokenizer.save_pretrained(aside)
+        for name, text in (files or {}).items():
+            (aside / name).write_text(text, encoding="utf-8")
 
 
 def count_parameters(model: PreTrainedModel) -> int:

@@ -43,6 +43,7 @@ class Pace:
         episodes: int,
         total: int,
         done: int = 0,
+        devices: int = 1,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Starts the clock.
@@ -53,9 +54,10 @@ class Pace:
             episodes: in each rollout.
             total: rollouts in the whole run.
             done: rollouts that an earlier process did.
+            devices: such devices that share every phase; tokens are counted over all of them.
             clock: seconds from any start.
         """
-        self._weights, self._rate = weights, matmul_rate(device, computes_in_bf16(device, precision))
+        self._weights, self._rate = weights, devices * matmul_rate(device, computes_in_bf16(device, precision))
         self._device, self._episodes = device, episodes
         self._total, self._done = total, done
         self._clock = clock

@@ -17,6 +17,7 @@ tokens of a step, where GRPO takes it response by response.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ from worker.learning.models import computes_in_bf16
 from worker.learning.pace import Pace, weights_of
 from worker.learning.policy.actor import Actor, new_actor
 from worker.learning.policy.course import Checkpoints, PPOCourse, fingerprint_of
-from worker.learning.policy.devices import gathered, shared_out, sum_gradients
+from worker.learning.policy.devices import gathered, process_count, shared_out, sum_gradients
 from worker.learning.policy.estimators import Estimate, estimate
 from worker.learning.policy.guards import Ended
 from worker.learning.policy.kl import leaves_rollout, next_kl_coefficient, reference_kl
@@ -94,8 +95,12 @@ def improve_policy(
     Raises:
         ValueError: if these do not fit together, or the checkpoints belong to another run.
     """
+    if not prompts:
+        raise ValueError("there are no prompts to answer: give at least one")
     if settings.watch_patience is not None and not watched:
         raise ValueError("watch_patience needs a watched reward: name one, or leave watch_patience out")
+    if settings.batch_episodes < process_count():
+        raise ValueError(f"batch_episodes must be at least the {process_count()} processes that share them")
     actor = new_actor(policy, reference, critic, settings, seed)
     run = PPORun(actor, tokenizer, Judges(reward, watched or {}), prompts, settings, seed)
     models = {"actor": actor, "reference": reference}
@@ -120,15 +125,18 @@ def learn_from_rollouts(
         episodes=settings.batch_episodes,
         total=settings.rollouts,
         done=course.step,
+        devices=process_count(),
     )
+    if course.history:  # a run that goes on says where it stands
+        report(Progress("improve_policy", course.step, settings.rollouts, course.history[-1]))
     while course.step < settings.rollouts or settings.is_guarded:
         rollout = next_rollout(run, course.step, stored, pace)
+        if keep is not None:
+            keep(rollout, course.step)
         if ended := course.guards.judge(rollout, run.actor.trained(), settings):
             return ended
         if course.step == settings.rollouts:  # the last policy was looked at by its guards, and may stay
             break
-        if keep is not None:
-            keep(rollout, course.step)
         course.history.append(learn_from(run, course, rollout, pace))
         course.step += 1
         stored.save(course, is_last=course.step == settings.rollouts)
@@ -214,7 +222,7 @@ def learn(run: PPORun, course: PPOCourse, rollout: Rollout, own: Estimate) -> Me
         steps += 1
     first = {key: rows[0][key] for key in ("policy/ratio_error", "policy/ratio_error_mean")}
     check_first_ratio(*first.values(), is_bf16=computes_in_bf16(rollout.mask.device, settings.precision))
-    means = {key: sum(row.get(key, 0.0) for row in rows) / len(rows) for key in rows[0]}
+    means = {key: fmean(row[key] for row in rows if key in row) for key in rows[0]}
     largest = max(row["policy/ratio_max"] for row in rows)
     rate = optimiser.param_groups[0]["lr"]
     return {**means, **first, "policy/ratio_max": largest, "policy/steps": float(steps), "learning_rate": rate}

@@ -151,14 +151,18 @@ class Checkpoints:
 def fingerprint_of(
     settings: PPOSettings, seed: int, prompts: Sequence[Prompt], models: Mapping[str, nn.Module | None]
 ) -> str:
-    """What a checkpoint must agree with to be continued: settings, seed, prompts, and the models as they begin.
-
-    Of each of the models' tensors the shape and the first numbers tell it from another.
-    """
+    """What a checkpoint must agree with to be continued: settings, seed, prompts, and the models as they begin."""
     compared = {name: value for name, value in asdict(settings).items() if name not in NOT_COMPARED}
     total = hashlib.sha256(json.dumps([compared, seed, [list(prompt) for prompt in prompts]]).encode())
-    for model, module in models.items():
-        for name, parameter in module.named_parameters() if module is not None else ():
-            first = parameter.detach().flatten()[:FIRST_NUMBERS].tolist()
-            total.update(f"{model} {name} {list(parameter.shape)} {first}".encode())
+    for name, model in models.items():
+        total.update(f"{name} {first_numbers(model) if model is not None else None}".encode())
+    return total.hexdigest()
+
+
+def first_numbers(model: nn.Module) -> str:
+    """A hash of each tensor's shape and first numbers, which tell a model from another of the same shape."""
+    total = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        first = parameter.detach().flatten()[:FIRST_NUMBERS].tolist()
+        total.update(f"{name} {list(parameter.shape)} {first}".encode())
     return total.hexdigest()

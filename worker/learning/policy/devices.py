@@ -59,9 +59,14 @@ def is_first() -> bool:
     return _rank() == 0
 
 
+def process_count() -> int:
+    """How many processes share the work."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
 def shared_out(items: Sequence[T]) -> list[T]:
     """The share of this process, dealt like cards: of items sorted by length everybody gets as many long ones."""
-    return list(items[_rank() :: _count()])
+    return list(items[_rank() :: process_count()])
 
 
 def gathered(own: Sequence[T]) -> list[T]:
@@ -72,7 +77,7 @@ def gathered(own: Sequence[T]) -> list[T]:
     """
     shares: list[Sequence[T]] = [own]
     if distributed.is_initialized():
-        shares = [()] * _count()
+        shares = [()] * process_count()
         distributed.all_gather_object(shares, list(own))
     dealt = chain.from_iterable(zip_longest(*shares, fillvalue=_MISSING))
     return [item for item in dealt if item is not _MISSING]  # type: ignore[misc]
@@ -119,10 +124,6 @@ def _own_device(name: str) -> torch.device:
 
 def _rank() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
-
-
-def _count() -> int:
-    return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:

@@ -53,6 +53,8 @@ class Rollout:
     outputs: TokenOutputs
     watched: Mapping[str, Tensor] = field(default_factory=dict)
     """Scores [episodes] by rewards that nothing is learned from, by name."""
+    asked: Sequence[Prompt] = ()
+    """The prompt of each episode."""
 
     @property
     def mask(self) -> Tensor:
@@ -141,7 +143,7 @@ def collect(
     pace.lap("evaluate", 2 * tokens, passes=1, predicted=2 * written)
     scores, watched = answers.scores.to(table), answers.watched
     known = TokenOutputs(logprobs, entropies, values, mask)
-    return Rollout(dialogues, answers.samples, scores, reference_logprobs, known, watched)
+    return Rollout(dialogues, answers.samples, scores, reference_logprobs, known, watched, asked)
 
 
 def scores_of(reward: RewardFunction, prompts: Sequence[Prompt], samples: Sequence[Sample]) -> Tensor:

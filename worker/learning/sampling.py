@@ -1,14 +1,15 @@
 """What does a policy answer? Batched sampling with a key-value cache."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from worker.learning.batches import pad
-from worker.learning.models import Precision, autocast, encode_prompt
+from worker.learning.decoding import Request, write_responses
+from worker.learning.models import Precision, encode_prompt
 from worker.learning.progress import Progress, Report, silent
 from worker.learning.records import Prompt, Sample
 from worker.learning.seeds import SEED_LIMIT, generator_for
@@ -38,16 +39,6 @@ class SamplingSettings:
             raise ValueError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
 
 
-@dataclass
-class _Request:
-    """One response to be written: where it belongs, what it continues, its seed and its tokens."""
-
-    prompt: int
-    prompt_ids: list[int]
-    seed: int
-    token_ids: list[int]
-
-
 def sample_responses(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -73,21 +64,23 @@ def sample_responses(
     encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     for prompt_ids in encoded:
         _check_room(model, prompt_ids, settings)
-    requests = [
-        _Request(index, prompt_ids, seeds[index][copy], [])
-        for index, prompt_ids in enumerate(encoded)
-        for copy in range(n)
-    ]
     ends = end_token_ids(model, tokenizer)
-    done = 0
-    for batch in _batches(requests, settings):
-        _write(model, batch, settings, ends)
-        done += len(batch)
-        report(Progress("sample_responses", done, len(requests), {}))
-    samples: list[list[Sample]] = [[] for _ in prompts]
-    for request in requests:
-        samples[request.prompt].append(_finished(tokenizer, request, ends))
-    return samples
+    requests = [
+        Request(prompt_ids, _noise(own_seed, settings.max_new_tokens))
+        for prompt_ids, own_seeds in zip(encoded, seeds, strict=True)
+        for own_seed in own_seeds
+    ]
+    write_responses(
+        model,
+        requests,
+        partial(draw_tokens, temperature=settings.temperature, top_p=settings.top_p),
+        ends,
+        settings.batch_tokens,
+        settings.precision,
+        lambda done: report(Progress("sample_responses", done, len(requests))),
+    )
+    written = iter(requests)
+    return [[_finished(tokenizer, next(written).token_ids, ends, one) for one in own] for own in seeds]
 
 
 def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -144,78 +137,18 @@ def _check_room(model: PreTrainedModel, prompt_ids: Sequence[int], settings: Sam
         )
 
 
-def _batches(requests: Sequence[_Request], settings: SamplingSettings) -> Iterable[list[_Request]]:
-    """Requests of similar prompt length, as many as the token budget holds (at least one)."""
-    batch: list[_Request] = []
-    for request in sorted(requests, key=lambda request: len(request.prompt_ids)):
-        width = len(request.prompt_ids) + settings.max_new_tokens
-        if batch and (len(batch) + 1) * width > settings.batch_tokens:
-            yield batch
-            batch = []
-        batch.append(request)
-    if batch:
-        yield batch
-
-
-@torch.no_grad()
-def _write(
-    model: PreTrainedModel,
-    requests: Sequence[_Request],
-    settings: SamplingSettings,
-    ends: frozenset[int],
-) -> None:
-    """Writes the token ids of a batch of requests.
-
-    Finished rows leave the cache as soon as an eighth of the rows are finished, so that no work
-    is spent on them (2.6 times faster than waiting for the longest row, measured on a CPU).
-    """
-    live = list(requests)
-    noise = torch.stack([_noise(request.seed, settings.max_new_tokens) for request in live])
-    batch = pad([request.prompt_ids for request in live], 0, model.device, side="left")
-    mask, positions, ids = batch.attention_mask, batch.position_ids, batch.input_ids
-    cache = DynamicCache(config=model.config)
-    going = [True] * len(live)
-    for step in range(settings.max_new_tokens):
-        with autocast(model.device, settings.precision):
-            output = model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-        uniform = noise[:, step].to(model.device)
-        tokens = draw_tokens(output.logits[:, -1], uniform, settings.temperature, settings.top_p)
-        for row, token in enumerate(tokens.tolist()):
-            live[row].token_ids.append(token)
-            going[row] = going[row] and token not in ends
-        if not any(going):
-            return
-        ids, positions = tokens[:, None], positions[:, -1:] + 1
-        mask = torch.cat([mask, mask.new_ones((len(live), 1))], dim=1)
-        if going.count(False) * 8 >= len(going):
-            kept = [row for row, goes_on in enumerate(going) if goes_on]
-            rows = torch.tensor(kept, device=model.device)
-            cache.batch_select_indices(rows)
-            ids, positions, mask = ids[rows], positions[rows], mask[rows]
-            noise = noise[kept]
-            live = [live[row] for row in kept]
-            going = [True] * len(live)
-
-
 def _noise(seed: int, length: int) -> Tensor:
     """One number in [0, 1) a token, the same on every machine and device."""
     return torch.rand(length, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def _finished(tokenizer: PreTrainedTokenizerBase, request: _Request, ends: frozenset[int]) -> Sample:
-    """The sample of a request; its text has no special tokens."""
-    written = truncate_after_end(request.token_ids, ends)
+def _finished(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int], ends: frozenset[int], seed: int) -> Sample:
+    """The sample of what was written; its text has no special tokens."""
+    written = truncate_after_end(token_ids, ends)
     text = tokenizer.decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return Sample(
         text=str(text),
         token_ids=tuple(written),
         finish_reason="ended" if written[-1] in ends else "cut",
-        seed=request.seed,
+        seed=seed,
     )

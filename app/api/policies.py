@@ -9,6 +9,7 @@ from pydantic import Field
 from app.api.access import AdminProject, Database
 from app.api.shapes import PathId, Shown
 from app.domain import policies, reward_models
+from app.domain.settings import ImproveBy
 from app.tables import RewardModelPurpose
 
 router = APIRouter(tags=["the loop"])
@@ -43,6 +44,7 @@ class LinkShown(Shown):
 
     policy_version: int
     round_number: int | None
+    improved_by: ImproveBy | None = Field(description="How its round made it; empty for version 0.")
     reward_model_id: int | None
     snapshot_number: int | None
     revisions: int = Field(description="Label revisions that the snapshot pins.")
@@ -95,6 +97,7 @@ def get_policy(
         LinkShown(
             policy_version=link.policy.version,
             round_number=link.round.number if link.round else None,
+            improved_by=link.improved_by,
             reward_model_id=link.reward_model.id if link.reward_model else None,
             snapshot_number=link.snapshot.number if link.snapshot else None,
             revisions=link.revisions,

@@ -58,7 +58,7 @@ class RewardOverrides(_Overrides):
 
 
 class SFTOverrides(_Overrides):
-    """Of `worker.learning.training.TrainingSettings`, with the defaults of fine-tuning; its fields explain themselves."""
+    """Of `worker.learning.training.TrainingSettings`, where every field has its sentence; defaults of fine-tuning."""
 
     epochs: int = Field(default=2, ge=1, le=1_000)
     batch_tokens: int = Field(default=4_096, ge=1, le=100_000_000)

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from app.domain.settings import ImproveBy, parse_settings
 from app.errors import Conflict, NotFound
 from app.language import gettext as _
 from app.tables import (
@@ -23,7 +24,10 @@ from app.tables import (
 
 @dataclass(frozen=True)
 class Link:
-    """One step of the walk from weights to labels. Version 0 has a policy alone: nothing here trained it."""
+    """One step of the walk from weights to labels. Version 0 has a policy alone: nothing here trained it.
+
+    A policy without a reward model was fine-tuned on the snapshot's labels themselves.
+    """
 
     policy: Policy
     round: Round | None
@@ -31,6 +35,11 @@ class Link:
     snapshot: Snapshot | None
     revisions: int
     annotators: int
+
+    @property
+    def improved_by(self) -> ImproveBy | None:
+        """How its round made it; None of version 0."""
+        return parse_settings(self.round.settings).loop.improve_by if self.round is not None else None
 
 
 def list_policies(session: Session, project_id: int) -> list[Policy]:
@@ -68,25 +77,29 @@ def policy_of_round(session: Session, round_: Round) -> Policy:
 
 
 def add_policy(
-    session: Session, round_: Round, run: Run, *, reward_model: RewardModel, uri: str, content_hash: str
+    session: Session, round_: Round, run: Run, *, reward_model: RewardModel | None, uri: str, content_hash: str
 ) -> Policy:
-    """Store what a round's PPO made: the next version, child of the round's policy."""
+    """Store what a round made of its policy: the next version, its child. No reward model: it was only fine-tuned."""
     # The project's row is locked as withdrawing does: no label can be withdrawn unseen while this is stored.
     session.execute(select(Project.id).where(Project.id == round_.project_id).with_for_update(key_share=True))
     last = session.scalar(select(func.max(Policy.version)).where(Policy.project_id == round_.project_id))
     parent = session.get_one(Policy, round_.policy_id, populate_existing=True)
-    reward_model = session.get_one(RewardModel, reward_model.id, populate_existing=True)
+    tainted = [parent.tainted_at]  # labels may have been withdrawn meanwhile
+    if round_.snapshot_id is not None:
+        tainted.append(session.get_one(Snapshot, round_.snapshot_id, populate_existing=True).tainted_at)
+    if reward_model is not None:
+        tainted.append(session.get_one(RewardModel, reward_model.id, populate_existing=True).tainted_at)
     policy = Policy(
         project_id=round_.project_id,
         version=(last or 0) + 1,
         parent_id=round_.policy_id,
         reference_id=base_policy(session, round_.project_id).id,
-        reward_model_id=reward_model.id,
+        reward_model_id=reward_model.id if reward_model is not None else None,
         round_id=round_.id,
         run_id=run.id,
         uri=uri,
         content_hash=content_hash,
-        tainted_at=reward_model.tainted_at or parent.tainted_at,  # labels may have been withdrawn meanwhile
+        tainted_at=next(filter(None, tainted), None),
     )
     session.add(policy)
     session.flush()
@@ -111,9 +124,11 @@ def lineage(session: Session, policy: Policy) -> list[Link]:
 
 def _link(session: Session, policy: Policy) -> Link:
     reward_model = session.get(RewardModel, policy.reward_model_id) if policy.reward_model_id else None
-    if reward_model is None:
-        return Link(policy, None, None, None, 0, 0)
-    snapshot = session.get_one(Snapshot, reward_model.snapshot_id)
+    round_ = session.get(Round, policy.round_id) if policy.round_id else None
+    learned_from = reward_model or round_
+    if learned_from is None or learned_from.snapshot_id is None:
+        return Link(policy, round_, reward_model, None, 0, 0)
+    snapshot = session.get_one(Snapshot, learned_from.snapshot_id)
     counts = session.execute(
         select(func.count(), func.count(Label.annotator_id.distinct()))
         .select_from(SnapshotRevision)
@@ -121,5 +136,4 @@ def _link(session: Session, policy: Policy) -> Link:
         .join(Label, Label.id == LabelRevision.label_id)
         .where(SnapshotRevision.snapshot_id == snapshot.id)
     ).one()
-    round_ = session.get(Round, policy.round_id) if policy.round_id else None
     return Link(policy, round_, reward_model, snapshot, *counts)

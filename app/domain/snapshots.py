@@ -26,6 +26,7 @@ from app.tables import (
     Prompt,
     Response,
     RewardModel,
+    Round,
     Snapshot,
     SnapshotRevision,
     Split,
@@ -267,7 +268,7 @@ def _rankings(snapshot_id: int) -> Select[Any]:
 def taint(session: Session, membership: Membership, comparison_ids: Sequence[int] = ()) -> None:
     """Mark the snapshots, reward models and policies that an annotator's labels went into, or any on `comparison_ids`.
 
-    A policy inherits from its reward model and from the policies it was trained from.
+    A policy inherits from its reward model, from its round's snapshot and from the policies it was trained from.
     """
     now = {"tainted_at": func.clock_timestamp()}
     holding = (
@@ -281,8 +282,12 @@ def taint(session: Session, membership: Membership, comparison_ids: Sequence[int
     session.execute(update(RewardModel).where(fitted, RewardModel.tainted_at.is_(None)).values(now))
     heirs = (
         select(Policy.id)
-        .join(RewardModel, RewardModel.id == Policy.reward_model_id)
-        .where(Policy.project_id == membership.project_id, RewardModel.tainted_at.is_not(None))
+        .outerjoin(RewardModel, RewardModel.id == Policy.reward_model_id)
+        .outerjoin(Round, Round.id == Policy.round_id)
+        .where(
+            Policy.project_id == membership.project_id,
+            or_(RewardModel.tainted_at.is_not(None), Round.snapshot_id.in_(holding)),
+        )
         .cte("heirs", recursive=True)
     )
     heirs = heirs.union(select(Policy.id).join(heirs, Policy.parent_id == heirs.c.id))

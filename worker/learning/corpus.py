@@ -124,11 +124,20 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, pair: Pair, context: int) ->
     Raises:
         ValueError: if the pair is longer than the context.
     """
+    sequence = _sequence_of(tokenizer, pair)
+    if len(sequence) > context:
+        raise ValueError(f"a pair of {len(sequence)} tokens does not fit the model's context of {context}: shorten it")
+    return sequence
+
+
+def length_of(tokenizer: PreTrainedTokenizerBase, pair: Pair) -> int:
+    """The tokens of a pair, the end token included."""
+    return len(_sequence_of(tokenizer, pair))
+
+
+def _sequence_of(tokenizer: PreTrainedTokenizerBase, pair: Pair) -> LearningSequence:
     prompt = encode_prompt(tokenizer, pair.prompt)
-    ids = [*prompt, *_ids(tokenizer, pair.response), tokenizer.eos_token_id]
-    if len(ids) > context:
-        raise ValueError(f"a pair of {len(ids)} tokens does not fit the model's context of {context}: shorten it")
-    return LearningSequence(ids, learn_from=len(prompt))
+    return LearningSequence([*prompt, *_ids(tokenizer, pair.response), tokenizer.eos_token_id], learn_from=len(prompt))
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> Sequence[int]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import LlamaConfig, LlamaForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from worker.learning.corpus import Pair, encode_document, encode_pair, is_held_out, train_tokenizer
 from worker.learning.models import load_language_model, load_tokenizer, pick_device
@@ -112,7 +112,7 @@ def finetune(
     """
     tokenizer = load_tokenizer(source)
     model = load_language_model(source, device)
-    context = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2_048)
+    context = context_of(model.config)
     sequences: list[LearningSequence] = []
     checked: list[LearningSequence] = []
     for number, pair in enumerate(pairs, start=1):
@@ -127,6 +127,11 @@ def finetune(
     training = Training("sft", model, sequences, checked, columns, settings, seed)
     history, best = train(training, report, checkpoints)
     return TrainedModel(model, tokenizer, history, best)
+
+
+def context_of(config: PretrainedConfig) -> int:
+    """The most tokens that a model sees at once; 2,048 where it names no limit."""
+    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2_048)
 
 
 def new_language_model(shape: ModelShape, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:

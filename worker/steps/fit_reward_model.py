@@ -1,6 +1,5 @@
 """What do the labels prefer? A training reward model for PPO, and an evaluation one that PPO never sees."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +23,15 @@ from worker.learning.reward.model import normalise, save_reward_model
 from worker.learning.reward.normalisation import Normalisation
 from worker.learning.reward.observations import teaches
 from worker.learning.seeds import derive_seed
-from worker.steps.inputs import RoundInputs, as_messages, as_new_sample, load_policy, read_prompts, read_round
+from worker.steps.inputs import (
+    RoundInputs,
+    as_messages,
+    as_new_sample,
+    load_policy,
+    named_by,
+    read_prompts,
+    read_round,
+)
 from worker.steps.sample_responses import distinct_samples
 from worker.steps.taught import as_labels
 
@@ -178,7 +185,7 @@ def _fit_on(
 ) -> FittedRewardModel:
     """Fit from the project's base model, or from `start`, going on where an earlier attempt of the run was killed."""
     # Named by all that may differ from that attempt: an admin can weigh annotators anew, a label can be withdrawn.
-    given = hashlib.sha256(repr([taught, checked, seed, start and start.content_hash]).encode()).hexdigest()
+    given = named_by(taught, checked, seed, start and start.content_hash)
     result = fit_reward_model(
         artifacts.local(inputs.base.uri, inputs.base.content_hash),
         taught,
@@ -187,7 +194,7 @@ def _fit_on(
         seed,
         attempt.named(phase),
         attempt.device,
-        checkpoints=artifacts.states(inputs.run, given[:16]),
+        checkpoints=artifacts.states(inputs.run, given),
         start=Path(artifacts.local(start.uri, start.content_hash)) if start else None,
     )
     attempt.flush()

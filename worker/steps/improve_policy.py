@@ -1,52 +1,136 @@
-"""How does a round's policy come about? PPO against the training reward model, on train prompts."""
+"""How does a round's policy come about? By PPO against the training reward model, fine-tuning on labels, or both."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from app.database import transaction
 from app.domain import policies, reward_models, rounds, runs
-from app.tables import RewardModelPurpose, Split
+from app.tables import Prompt, RewardModel, RewardModelPurpose, Split
 from worker import artifacts
 from worker.attempt import Attempt
+from worker.learning.corpus import Pair
 from worker.learning.models import save_model
+from worker.learning.policy.guards import Ended
+from worker.learning.policy.judges import reward_function
 from worker.learning.policy.settings import PPOSettings
-from worker.learning.ppo import improve_policy
+from worker.learning.ppo import ImprovedPolicy, improve_policy
+from worker.learning.reward.model import RewardModel as Scorer
 from worker.learning.reward.model import load_reward_model
 from worker.learning.sampling import SamplingSettings
 from worker.learning.seeds import derive_seed
-from worker.steps.inputs import RoundInputs, as_messages, load_policy, read_prompts, read_round
+from worker.steps.fine_tune import fine_tune, read_examples
+from worker.steps.inputs import RoundInputs, as_messages, load_policy, named_by, read_prompts, read_round
+
+_ENDED: Mapping[Ended, str] = {
+    "done": "all rollouts are done",
+    "kl_budget": "KL left its budget: the last policy within it is kept",
+    "watched": "the evaluation reward model found it worse and worse: the best policy is kept",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a round's policy is made from."""
+
+    inputs: RoundInputs
+    prompts: Sequence[Prompt]
+    examples: Sequence[Pair]
+    """What labels hold up as good; empty where the project does not fine-tune."""
+    reward_models: Mapping[RewardModelPurpose, RewardModel]
+
+    @property
+    def is_optimised(self) -> bool:
+        """Whether a reward model is climbed."""
+        return self.inputs.settings.loop.improve_by != "sft"
 
 
 def improve_current_policy(attempt: Attempt) -> None:
-    """PPO from the round's policy, its KL measured against version 0."""
+    """The next policy, from the round's one: fine-tuned, improved by PPO, or the one after the other."""
     with transaction() as session:
         inputs = read_round(session, attempt)
-        reward_model = reward_models.reward_models_of_round(session, inputs.round)[RewardModelPurpose.TRAINING]
-        prompts = read_prompts(session, inputs.round.project_id, Split.TRAIN)
-    model, tokenizer = load_policy(inputs.policy, attempt.device)
-    reference, _ = load_policy(inputs.base, attempt.device)
-    folder = Path(artifacts.local(reward_model.uri, reward_model.content_hash))
-    scorer = load_reward_model(folder, attempt.device, inputs.reward.precision)
-    improved = improve_policy(
-        model,
-        reference,
-        tokenizer,
-        scorer,
-        [as_messages(prompt.messages) for prompt in prompts],
-        ppo_settings(inputs),
-        derive_seed(inputs.round.seed, "ppo"),
-        attempt.named("PPO"),
-    )
+        source = Source(
+            inputs,
+            read_prompts(session, inputs.round.project_id, Split.TRAIN),
+            read_examples(session, inputs) if inputs.settings.loop.improve_by != "ppo" else [],
+            reward_models.reward_models_of_round(session, inputs.round),
+        )
+    said: list[str] = []
+    model, tokenizer = _taught(attempt, source, said)
+    if source.is_optimised:
+        improved = _optimised(attempt, source, model, tokenizer)
+        said.append(f"PPO after {len(improved.metrics)} rollouts ({_ENDED[improved.ended]})")
+        model = improved.policy
     attempt.flush()
     artifact = artifacts.store(
-        inputs.run, attempt.number, "policy", lambda folder: save_model(improved.policy, tokenizer, folder)
+        inputs.run, attempt.number, "policy", lambda folder: save_model(model, tokenizer, folder)
     )
     with transaction() as session:
         round_, run = runs.lock_attempt(session, attempt.run_id, attempt.number)
         policy = policies.add_policy(
-            session, round_, run, reward_model=reward_model, uri=artifact.uri, content_hash=artifact.content_hash
+            session,
+            round_,
+            run,
+            reward_model=source.reward_models[RewardModelPurpose.TRAINING] if source.is_optimised else None,
+            uri=artifact.uri,
+            content_hash=artifact.content_hash,
         )
-        runs.note(run, f"policy version {policy.version} after {len(improved.metrics)} rollouts")
+        runs.note(run, f"policy version {policy.version}: {'; '.join(said)}")
         rounds.finish_step(session, run.id, attempt.number)
+    artifacts.discard_states(inputs.run.id)
+
+
+def _taught(attempt: Attempt, source: Source, said: list[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The round's policy, fine-tuned first where the project wants that."""
+    if not source.examples:
+        return load_policy(source.inputs.policy, attempt.device)
+    trained = fine_tune(attempt, source.inputs, source.examples)
+    said.append(f"SFT on {len(source.examples)} corrections and winning responses, epoch {trained.best_epoch} is kept")
+    return trained.model, trained.tokenizer
+
+
+def _optimised(
+    attempt: Attempt, source: Source, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> ImprovedPolicy:
+    """PPO from `model`, in place, its KL measured against version 0."""
+    inputs, settings = source.inputs, ppo_settings(source.inputs)
+    scorers = {purpose: _load_scorer(attempt, inputs, row) for purpose, row in source.reward_models.items()}
+    if settings.watch_patience is not None and RewardModelPurpose.EVALUATION not in scorers:
+        raise ValueError(
+            "ppo.watch_patience lets the evaluation reward model end the run, and this round has none: label more"
+            " validation prompts, or leave watch_patience out"
+        )
+    # Adapters that are switched off give the policy that they began with: version 0, in a project's first round.
+    is_own_reference = settings.lora_rank is not None and inputs.policy.id == inputs.base.id and not source.examples
+    reference = None if is_own_reference else load_policy(inputs.base, attempt.device)[0]
+    prompts = [as_messages(prompt.messages) for prompt in source.prompts]
+    given = [prompts, source.examples, [row.content_hash for row in source.reward_models.values()]]
+    training = scorers.pop(RewardModelPurpose.TRAINING)
+    return improve_policy(
+        model,
+        reference,
+        tokenizer,
+        reward_function(
+            [training],
+            settings.conservatism,
+            settings.conservatism_coefficient,
+            derive_seed(inputs.round.seed, "doubt"),
+        ),
+        prompts,
+        settings,
+        derive_seed(inputs.round.seed, "ppo"),
+        attempt.named("PPO"),
+        critic=training.model if settings.critic == "separate" else None,
+        watched={purpose.value: scorer for purpose, scorer in scorers.items()},
+        checkpoints=artifacts.states(inputs.run, f"ppo-{named_by(*given)}"),
+    )
+
+
+def _load_scorer(attempt: Attempt, inputs: RoundInputs, row: RewardModel) -> Scorer:
+    folder = Path(artifacts.local(row.uri, row.content_hash))
+    return load_reward_model(folder, attempt.device, inputs.reward.precision)
 
 
 def ppo_settings(inputs: RoundInputs) -> PPOSettings:

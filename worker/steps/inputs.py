@@ -1,5 +1,6 @@
 """How do rows become what learning functions take? Rounds, prompts, policies and settings, read and turned."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,6 +81,11 @@ def load_policy(policy: Policy, device: torch.device) -> tuple[PreTrainedModel, 
     """A policy's weights and tokenizer."""
     source = artifacts.local(policy.uri, policy.content_hash)
     return load_language_model(source, device), load_tokenizer(source)
+
+
+def named_by(*given: object) -> str:
+    """A name for what an attempt keeps for the next one: another wherever anything that was given differs."""
+    return hashlib.sha256(repr(given).encode()).hexdigest()[:16]
 
 
 def as_new_sample(prompt: Prompt, sample: Sample) -> NewSample:

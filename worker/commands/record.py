@@ -37,10 +37,11 @@ class RunRecord:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._facts: dict[str, Any] = {}
+        self._is_begun = False
         self._metrics, self._samples = LineFile(folder / METRICS), LineFile(folder / SAMPLES)
 
     def begin(self, facts: Row, settings: PPOSettings) -> None:
-        """Writes down which run this is, or compares it with the one that stands there.
+        """Says which run this is, and compares it with the one that stands there, if one has come to a checkpoint.
 
         Raises:
             ValueError: if another run stands there, naming what differs.
@@ -48,12 +49,8 @@ class RunRecord:
         versions = {package: version(package) for package in PACKAGES}
         self._facts = {**facts, "settings": asdict(settings), "versions": versions}
         file = self.folder / FACTS
-        if not is_first():
-            return
-        if file.exists():
+        if any(self.folder.glob("step-*")) and file.exists():
             self._compare(json.loads(file.read_text(encoding="utf-8")))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _write(file, [_shown(self._facts)])
 
     def _compare(self, before: Row) -> None:
         then, now = _flat(before), _flat(json.loads(_shown(self._facts)))
@@ -78,8 +75,13 @@ class RunRecord:
 
     def keep(self, rollout: Rollout, step: int) -> None:
         """Writes down some samples of a rollout."""
-        if is_first():
-            self._samples.put(step + 1, samples_to_read(rollout))
+        if not is_first():
+            return
+        if not self._is_begun:  # what is refused before the first rollout leaves nothing behind
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write(self.folder / FACTS, [_shown(self._facts)])
+            self._is_begun = True
+        self._samples.put(step + 1, samples_to_read(rollout))
 
     def finish(self, out: Path, improved: ImprovedPolicy, tokenizer: PreTrainedTokenizerBase) -> None:
         """Writes the policy with all that is to be read of the run, and removes the folder of the run."""

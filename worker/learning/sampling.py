@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from worker.learning.decoding import Request, write_responses
 from worker.learning.models import Precision, encode_prompt
+from worker.learning.policy.devices import gathered, shared_out
 from worker.learning.progress import Progress, Report, silent
 from worker.learning.records import Prompt, Sample
 from worker.learning.seeds import SEED_LIMIT, generator_for
@@ -51,7 +52,8 @@ def sample_responses(
     """Draws `n` responses to each prompt.
 
     Every response has a seed of its own, from which all its noise comes, so that it does not
-    depend on what else is in its batch (beyond the rounding of a larger matrix product).
+    depend on what else is in its batch (beyond the rounding of a larger matrix product), nor on
+    which of several processes writes it: under torchrun each answers its share of the prompts.
 
     Returns:
         For each prompt, in order, its `n` samples.
@@ -65,9 +67,10 @@ def sample_responses(
     for prompt_ids in encoded:
         _check_room(model, prompt_ids, settings)
     ends = end_token_ids(model, tokenizer)
+    mine = shared_out(list(zip(encoded, seeds, strict=True)))
     requests = [
         Request(prompt_ids, _noise(own_seed, settings.max_new_tokens))
-        for prompt_ids, own_seeds in zip(encoded, seeds, strict=True)
+        for prompt_ids, own_seeds in mine
         for own_seed in own_seeds
     ]
     write_responses(
@@ -80,7 +83,7 @@ def sample_responses(
         lambda done: report(Progress("sample_responses", done, len(requests))),
     )
     written = iter(requests)
-    return [[_finished(tokenizer, next(written).token_ids, ends, one) for one in own] for own in seeds]
+    return gathered([[_finished(tokenizer, next(written).token_ids, ends, one) for one in own] for _ids, own in mine])
 
 
 def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -53,9 +53,9 @@ class Forward:
         takes_cache = "use_cache" in inspect.signature(model.forward).parameters
         # With a cache transformers forgets which tokens of a row belong together, and they leak into each other.
         self._options = {"use_cache": False} if takes_cache else {}
-        self._longest = _longest_row(model)
-        self._linear, self._quadratic = _costs(model)
-        self._last_mlp = _last_mlp(model)
+        self._longest = longest_row(model)
+        self._linear, self._quadratic = costs(model)
+        self._last_mlp = last_mlp(model)
         self.precision: Precision = "fp32"  # in which the two ways can be told apart
         self._least_hidden = 0.0  # so that the trial goes the way that longer rows go
         self.reason = self._choose_way()
@@ -120,9 +120,9 @@ class Forward:
         arrange = pack if self._attention == FLEX else lay_out
         layout = arrange(rows, self._pad_token_id, self.model.device)
         with ExitStack() as stack:
-            if not _computes_again(self.model):
+            if not computes_again(self.model):
                 if self._last_mlp is not None:
-                    stack.enter_context(_only_at(self._last_mlp, layout.ends))
+                    stack.enter_context(only_at(self._last_mlp, layout.ends))
                 if self._passes_over(rows):
                     stack.enter_context(behind_prompts(layout))
             read = self._read(
@@ -193,14 +193,14 @@ class Forward:
         return f"{name} does not keep several responses in one row apart"
 
 
-def _last_mlp(model: PreTrainedModel) -> nn.Module | None:
+def last_mlp(model: PreTrainedModel) -> nn.Module | None:
     """What follows attention in the last layer, where it is a module by its usual name."""
     found = [layer for name, layer in model.named_modules() if name.endswith(".mlp")]
     return found[-1] if found else None
 
 
 @contextmanager
-def _only_at(layer: nn.Module, ends: Tensor) -> Iterator[None]:
+def only_at(layer: nn.Module, ends: Tensor) -> Iterator[None]:
     """Inside, a layer that looks at each token by itself is run at the ends alone, and gives 0 elsewhere.
 
     Of the last layer nothing else is read; in a model of four layers that saves a fifth of all multiplications.
@@ -223,7 +223,7 @@ def _only_at(layer: nn.Module, ends: Tensor) -> Iterator[None]:
             hook.remove()
 
 
-def _computes_again(model: PreTrainedModel) -> bool:
+def computes_again(model: PreTrainedModel) -> bool:
     """Whether some layer's forward was replaced, to run once more in the backward pass when our hooks are gone."""
     return any("forward" in vars(layer) for layer in model.modules())
 
@@ -236,7 +236,7 @@ def _probe(vocabulary: int, pad_token_id: int, end_token_id: int) -> EncodedSet:
     return EncodedSet(prompt_ids, tuple((*response, end_token_id) for response in responses))
 
 
-def _costs(model: PreTrainedModel) -> tuple[float, float]:
+def costs(model: PreTrainedModel) -> tuple[float, float]:
     """Multiplications that a token costs in linear layers, and a pair of tokens in attention."""
     config = model.config.get_text_config()
     embeddings = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Embedding)}
@@ -244,7 +244,7 @@ def _costs(model: PreTrainedModel) -> tuple[float, float]:
     return float(linear), ATTENTION_COST * 2 * config.num_hidden_layers * config.hidden_size
 
 
-def _longest_row(model: PreTrainedModel) -> float:
+def longest_row(model: PreTrainedModel) -> float:
     """The most tokens that may stand in a shared row, so that no window or table of positions ends inside it."""
     config = model.config.get_text_config()
     limits = [getattr(config, name, None) for name in WINDOWS]

@@ -28,8 +28,10 @@ def estimate(rollout: Rollout, rewards: Tensor, settings: PPOSettings) -> Estima
         section 4.1.2), for every token of it; without the deviation as Liu et al. 2025 ("Understanding R1-Zero").
 
     Args:
-        rewards: of tokens [episodes, tokens].
+        rewards: of tokens [episodes, tokens]; whitened here where the settings say so.
     """
+    if settings.whiten_rewards:
+        rewards = whiten(rewards, rollout.mask, shift_mean=False)
     if settings.estimator == "gae":
         advantages, returns = generalised_advantages(
             rewards, rollout.outputs.values, settings.discount, settings.gae_lambda

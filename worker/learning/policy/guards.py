@@ -54,8 +54,9 @@ class Guards:
 
     @torch.no_grad()
     def go_back(self, ended: Ended, weights: Weights) -> None:
-        """Puts the weights back to which a run returns that ended so."""
-        for name, value in (self.within if ended == "kl_budget" else self.best).items():
+        """Puts the weights back to which a run returns that ended so; one that is done keeps its last."""
+        remembered = {"kl_budget": self.within, "watched": self.best, "done": {}}[ended]
+        for name, value in remembered.items():
             weights[name].copy_(value)
 
 

@@ -26,10 +26,10 @@ def rollout_metrics(rollout: Rollout, rewards: Tensor, returns: Tensor | None) -
 
 def _value_metrics(rollout: Rollout, returns: Tensor) -> dict[str, float]:
     values, wanted = rollout.outputs.values[rollout.mask], returns[rollout.mask]
-    unexplained = (wanted - values).var(unbiased=False)
+    unexplained, variance = (wanted - values).var(unbiased=False), wanted.var(unbiased=False)
     return {
         "val/mean": float(values.mean()),
-        "val/explained_variance": float(1 - unexplained / wanted.var(unbiased=False)),
+        "val/explained_variance": float(1 - unexplained / variance) if variance > 0 else 0.0,
         "returns/mean": float(wanted.mean()),
     }
 

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from worker.learning.policy.estimators import whiten
 from worker.learning.policy.rollouts import Rollout
 from worker.learning.policy.settings import PPOSettings
 
@@ -22,7 +21,7 @@ def token_rewards(rollout: Rollout, kl_coefficient: float, length_target: float,
     scores = effective_scores(rollout, length_target, settings)
     last = rollout.mask.sum(dim=1) - 1
     rewards[torch.arange(len(scores)), last] += scores
-    return whiten(rewards, rollout.mask, shift_mean=False) if settings.whiten_rewards else rewards
+    return rewards
 
 
 def effective_scores(rollout: Rollout, length_target: float, settings: PPOSettings) -> Tensor:

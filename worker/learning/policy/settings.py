@@ -1,10 +1,44 @@
 """What may be chosen about a PPO run?"""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from worker.learning.models import Precision
 from worker.learning.sampling import SamplingSettings
+
+COUNTS = (
+    "group_size",
+    "episodes",
+    "batch_episodes",
+    "epochs",
+    "minibatches",
+    "lora_rank",
+    "watch_patience",
+    "micro_batch_tokens",
+)
+ABOVE_ZERO = (
+    "learning_rate",
+    "critic_learning_rate",
+    "lora_alpha",
+    "adam_epsilon",
+    "max_grad_norm",
+    "clip_range",
+    "value_clip_range",
+    "score_clip",
+    "kl_target",
+    "kl_horizon",
+    "epoch_kl_limit",
+    "kl_budget",
+)
+NOT_NEGATIVE = (
+    "value_warmup",
+    "value_coefficient",
+    "length_penalty",
+    "conservatism_coefficient",
+    "kl_coefficient",
+    "checkpoint_seconds",
+)
 
 
 @dataclass(frozen=True)
@@ -95,6 +129,7 @@ class PPOSettings:
     """Time between two resumable checkpoints."""
 
     def __post_init__(self) -> None:
+        self._check_numbers()
         if self.sampling.top_p != 1 or self.sampling.temperature <= 0:
             raise ValueError(
                 "PPO needs top_p = 1 and a temperature above 0: the ratio compares the"
@@ -112,6 +147,27 @@ class PPOSettings:
             )
         if self.estimator != "gae" and self.value_warmup:
             raise ValueError(f"{self.estimator} has no value function: value_warmup must be 0")
+        if self.value_warmup >= self.rollouts:
+            raise ValueError(f"value_warmup {self.value_warmup} leaves the policy none of {self.rollouts} rollouts")
+        if self.kl_horizon is not None and self.kl_horizon <= self.batch_episodes / 5:
+            raise ValueError(
+                f"kl_horizon {self.kl_horizon} lets a rollout of {self.batch_episodes} episodes turn kl_coefficient"
+                f" negative: it must be above {self.batch_episodes / 5}"
+            )
+
+    def _check_numbers(self) -> None:
+        for name in COUNTS:
+            if (value := getattr(self, name)) is not None and not value >= 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        for name in ABOVE_ZERO:
+            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be a number above 0, not {value}")
+        for name in NOT_NEGATIVE:
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a number that is not negative, not {getattr(self, name)}")
+        for name in ("discount", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie between 0 and 1, not be {getattr(self, name)}")
 
     @property
     def rollouts(self) -> int:

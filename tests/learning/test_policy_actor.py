@@ -205,6 +205,14 @@ def test_adapters_stand_on_every_linear_layer_but_the_output(tiny_model: Any) ->
     assert not [name for name in actor.trained() if "lm_head" in name or "embed" in name]
 
 
+def test_the_reference_takes_no_weights_of_its_own(tiny_model: Any) -> None:
+    actor = actor_of(tiny_model, LORA)
+    adapted = sum(weight.numel() for weight in actor.trained().values())
+    [reference] = actor._reference
+    assert reference is not tiny_model
+    assert taken(actor, reference) == taken(reference) + adapted
+
+
 def test_adapters_are_the_same_from_the_same_seed(tiny_model: Any) -> None:
     first, second, other = (new_actor(deepcopy(tiny_model), None, None, LORA, seed).trained() for seed in (7, 7, 8))
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -274,7 +282,7 @@ def test_in_bf16_the_frozen_weights_take_half_the_memory_and_nothing_else_change
     for actor in (small, large):
         disturb(actor.trained().values())
     linear = tiny_model.model.layers[0].mlp.up_proj.weight
-    assert small.language_model.model.layers[0].mlp.up_proj.base_layer.weight.nbytes == linear.nbytes / 2
+    assert small.language_model.model.layers[0].mlp.up_proj.weight.nbytes == linear.nbytes / 2
     assert {weight.dtype for weight in small.trained().values()} == {torch.float32}
     ours, theirs = (actor(DIALOGUES, 1.0, "bf16") for actor in (small, large))
     assert torch.equal(ours.logprobs, theirs.logprobs)
@@ -314,12 +322,9 @@ def test_a_critic_from_a_reward_model_says_its_raw_score_at_every_place(
 ) -> None:
     actor = actor_of(tiny_model, replace(settings, critic="separate"), reward_model.model)
     new = outputs(actor)
-    for number, row in enumerate(DIALOGUES):
-        for place in range(1, len(row.response_ids)):
-            read = EncodedSet(tuple(row.prompt_ids), (tuple(row.response_ids[:place]),))
-            score = reward_model.read(reward_model.forward.features([read]))[0, 0]
-            assert new.values[number, place].item() == pytest.approx(score.item(), abs=1e-5)
-    assert new.values.std().item() > 0.01
+    values = torch.cat([row[1:] for row in by_dialogue(new.values, new.mask)])
+    assert torch.allclose(values, scores(reward_model), atol=1e-5)
+    assert values.std().item() > 0.01
 
 
 @pytest.fixture
@@ -332,28 +337,61 @@ def adapted_reward_model(tiny_folder: Path, tmp_path: Path) -> RewardModel:
     return load_reward_model(tmp_path / "reward", torch.device("cpu"), "fp32")
 
 
-def test_a_reward_model_fitted_by_adapters_takes_no_weights_but_those(
+def scores(reward_model: RewardModel) -> Tensor:
+    """Raw scores of every beginning of the responses but the empty and the whole one."""
+    beginnings = [
+        EncodedSet(
+            tuple(row.prompt_ids), tuple(tuple(row.response_ids[:place]) for place in range(1, len(row.response_ids)))
+        )
+        for row in DIALOGUES
+    ]
+    with torch.no_grad():
+        return torch.cat([reward_model.read(reward_model.forward.features([each]))[:, 0] for each in beginnings])
+
+
+def taken(*models: nn.Module) -> int:
+    """Numbers in memory, those that models share once."""
+    return sum({weight.data_ptr(): weight.numel() for model in models for weight in model.parameters()}.values())
+
+
+def test_policy_reference_critic_and_reward_model_stand_on_the_same_frozen_weights(
     tiny_model: Any, adapted_reward_model: RewardModel
 ) -> None:
-    """Policy, critic and what the reward model learned on one frozen base."""
-    weights = sum(weight.numel() for weight in tiny_model.parameters())
-    actor = actor_of(tiny_model, replace(LORA, critic="separate"), adapted_reward_model.model)
-    assert actor.critic is None
-    assert not [name for name in actor.trained() if "reward" in name]
+    before, classifier = scores(adapted_reward_model), adapted_reward_model.model
+    base, own = taken(tiny_model), taken(classifier)
+    linear = sum(layer.weight.numel() for layer in tiny_model.model.modules() if isinstance(layer, nn.Linear))
+    actor = actor_of(tiny_model, replace(LORA, critic="separate"), classifier)
     trained = sum(weight.numel() for weight in actor.trained().values())
-    rank = 3 / LORA.lora_rank  # type: ignore[operator]
-    of_policy = sum(weight.numel() for weight in actor.policy_parameters())
-    assert sum(weight.numel() for weight in actor.parameters()) == weights + trained + rank * of_policy
+    found = sum(weight.numel() for weight in actor.policy_parameters()) * 3 // 4  # of rank 3 instead of 4
+    assert taken(actor, classifier) == base + trained + found + (own - linear) + found
+    assert torch.allclose(scores(adapted_reward_model), before, atol=1e-4)
     new = outputs(actor)
-    for number, row in enumerate(DIALOGUES):
-        for place in range(1, len(row.response_ids)):
-            read = EncodedSet(tuple(row.prompt_ids), (tuple(row.response_ids[:place]),))
-            score = adapted_reward_model.read(adapted_reward_model.forward.features([read]))[0, 0]
-            assert new.values[number, place].item() == pytest.approx(score.item(), abs=1e-4)
-    new.values.sum().backward()
+    assert torch.allclose(torch.cat([row[1:] for row in by_dialogue(new.values, new.mask)]), before, atol=1e-4)
+
+
+def test_what_the_reward_model_learned_stays_as_it_is(tiny_model: Any, adapted_reward_model: RewardModel) -> None:
+    before = scores(adapted_reward_model)
+    actor = actor_of(tiny_model, replace(LORA, critic="separate"), adapted_reward_model.model)
+    assert not [name for name in actor.trained() if "reward" in name]
+    outputs(actor).values.sum().backward()
     assert touched(actor) == {
         name for name in actor.trained() if ".lora_B.critic." in name or name.startswith("value_head")
     }
+    disturb(actor.trained().values())
+    assert torch.allclose(scores(adapted_reward_model), before, atol=1e-4)
+    disturb(actor.merge().parameters())
+    assert torch.allclose(scores(adapted_reward_model), before, atol=1e-4)
+
+
+def test_a_reward_model_on_weights_held_in_bf16_may_still_compute_in_fp32(
+    tiny_model: Any, adapted_reward_model: RewardModel
+) -> None:
+    before = scores(adapted_reward_model)
+    bf16 = replace(LORA, critic="separate", precision="bf16", sampling=SamplingSettings(precision="bf16"))
+    actor_of(tiny_model, bf16, adapted_reward_model.model)
+    after = scores(adapted_reward_model)
+    assert not torch.equal(after, before)
+    assert torch.allclose(after, before, atol=0.05 * before.std().item())
 
 
 def test_the_policy_that_is_merged_has_nothing_of_the_reward_model(

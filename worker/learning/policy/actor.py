@@ -3,10 +3,10 @@
 import copy
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from worker.learning.frozen import hold_in_bf16, share_layers, twin
 from worker.learning.likelihood import (
     Dialogue,
     log_probabilities,
@@ -14,7 +14,8 @@ from worker.learning.likelihood import (
     response_logprobs,
     response_states,
 )
-from worker.learning.lora import Adapters, low_rank_difference
+from worker.learning.lora import Adapters
+from worker.learning.low_rank import low_rank_difference
 from worker.learning.models import Precision, computes_in_bf16
 from worker.learning.policy.critic import head_of, trunk_of, zero_head
 from worker.learning.policy.outputs import TokenOutputs
@@ -32,10 +33,10 @@ class Actor(nn.Module):
 
     Args:
         language_model: the policy; it is changed in place.
+        reference: neither trained nor saved.
         value_head: reads values from states; None where no value function is learned.
         critic: a trunk of its own for the value head, in place of the policy's.
-        adapters: on the policy's trunk: "policy"; "critic" and "reward", where with these it is the critic's.
-        reference: None where it is the policy without adapters.
+        adapters: of the policy, if it learns by these.
     """
 
     language_model: PreTrainedModel
@@ -43,17 +44,17 @@ class Actor(nn.Module):
     def __init__(
         self,
         language_model: PreTrainedModel,
+        reference: PreTrainedModel,
         value_head: nn.Linear | None = None,
         critic: PreTrainedModel | None = None,
         adapters: Adapters | None = None,
-        reference: PreTrainedModel | None = None,
     ) -> None:
         super().__init__()
         self.language_model = language_model
         self.value_head = value_head
         self.critic = critic
         self._adapters = adapters
-        self._reference = (reference,)  # not a part of this module: it is neither trained nor saved
+        self._reference = (reference,)  # in a tuple it is no part of this module
 
     def forward(self, dialogues: Sequence[Dialogue], temperature: float, precision: Precision) -> TokenOutputs:
         """Log-probabilities, entropies and values of all response tokens; in one pass where the trunk is shared.
@@ -71,11 +72,7 @@ class Actor(nn.Module):
     ) -> list[Tensor]:
         """The reference's log-probabilities, a CPU tensor [response length] a dialogue, without gradients."""
         [reference] = self._reference
-        if reference is not None:
-            return response_logprobs(reference, dialogues, temperature, precision)
-        assert self._adapters is not None, "without a reference there are adapters"
-        with self._adapters.using():
-            return response_logprobs(self.language_model, dialogues, temperature, precision)
+        return response_logprobs(reference, dialogues, temperature, precision)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """By name, all that optimiser steps change."""
@@ -89,8 +86,7 @@ class Actor(nn.Module):
     def value_parameters(self) -> list[nn.Parameter]:
         """What is trained for values alone."""
         parts = [part for part in (self.critic, self.value_head) if part is not None]
-        own = [parameter for part in parts for parameter in part.parameters() if parameter.requires_grad]
-        return own + (self._adapters.parameters(CRITIC) if self._adapters is not None else [])
+        return [parameter for part in parts for parameter in part.parameters() if parameter.requires_grad]
 
     def merge(self) -> PreTrainedModel:
         """The plain policy with its adapters folded in; it is the same object, and this actor is done with."""
@@ -107,9 +103,6 @@ class Actor(nn.Module):
         if self.critic is not None:
             _check_room(self.critic, dialogues)
             hidden = response_states(self.critic, dialogues, precision).hidden
-        elif self._adapters is not None and CRITIC in self._adapters.names:
-            with self._adapters.using(CRITIC, REWARD):
-                hidden = response_states(self.language_model, dialogues, precision).hidden
         values: Tensor = self.value_head(hidden)
         return values.squeeze(-1)
 
@@ -126,8 +119,8 @@ def new_actor(
     Args:
         policy: changed in place.
         reference: None with adapters, for the policy without them.
-        critic: the reward model's classifier, from a copy of which a separate critic starts; None starts it from the
-            policy's weights, expecting 0. Not looked at where the settings want no separate critic.
+        critic: the reward model's classifier, from which a separate critic starts; its scores stay as they are. None
+            starts from the policy's weights, expecting 0. Not looked at where the settings want no separate critic.
         seed: of the adapters.
 
     Raises:
@@ -143,42 +136,60 @@ def new_actor(
     if settings.has_critic:
         head = zero_head(policy) if classifier is None else head_of(classifier, policy)
     if settings.lora_rank is not None:
-        return _on_frozen_weights(policy, head, classifier, reference, settings, seed)
+        return _on_frozen_weights(policy, reference, head, classifier, settings, seed)
+    assert reference is not None
     policy.eval().requires_grad_(True)
     trunk = None
     if is_separate:
         trunk = copy.deepcopy(policy.base_model) if classifier is None else trunk_of(classifier, policy)
-    return Actor(policy, head, trunk, reference=reference)
+    return Actor(policy, reference, head, trunk)
 
 
 def _on_frozen_weights(
     policy: PreTrainedModel,
+    reference: PreTrainedModel | None,
     head: nn.Linear | None,
     classifier: PreTrainedModel | None,
-    reference: PreTrainedModel | None,
     settings: PPOSettings,
     seed: int,
 ) -> Actor:
-    """Adapters for all that is learned.
+    """Adapters for all that is learned; the reference and a critic that knows nothing are the policy's frozen weights.
 
-    A separate critic takes no weights of its own where the reward model is the policy plus adapters, as one that was
-    fitted so on the policy's base is: they are added as a fixed adapter, with the critic's own beside it.
+    Where the reward model is these weights plus adapters, as one that was fitted so on the policy's base is, it and the
+    critic that starts from it stand on them too, each with what the reward model had learned as a fixed adapter.
     """
-    assert settings.lora_rank is not None
-    policy.eval().requires_grad_(False)
-    rewards = None if classifier is None else low_rank_difference(policy.base_model, classifier.base_model, seed)
-    trunk = trunk_of(classifier, policy) if classifier is not None and rewards is None else None
-    adapters = Adapters(policy.base_model)
-    critics = adapters if trunk is None else Adapters(trunk)
-    adapters.add(POLICY, settings.lora_rank, settings.lora_alpha, derive_seed(seed, POLICY))
-    if head is not None and settings.critic == "separate":
-        critics.add(CRITIC, settings.lora_rank, settings.lora_alpha, derive_seed(seed, CRITIC))
-    if rewards:
-        adapters.add_fixed(REWARD, rewards)
+    base = policy.eval().requires_grad_(False).base_model
+    standing = [base]
+    if reference is None:
+        reference = twin(policy)
+        standing.append(reference.base_model)
+    learned = None if classifier is None else low_rank_difference(base, classifier.base_model, seed)
+    trunk = None
+    if classifier is not None and learned is None:
+        trunk = trunk_of(classifier, policy)
+    elif head is not None and settings.critic == "separate":
+        trunk = twin(base)
+    if classifier is not None and learned:
+        share_layers(classifier.base_model, base, learned)
+        Adapters(classifier.base_model).add_fixed(REWARD, learned)
+        standing.append(classifier.base_model)
+    adapters = _adapted(base, POLICY, settings, seed)
+    if trunk is not None:
+        critics = _adapted(trunk, CRITIC, settings, seed)
+        if learned:
+            critics.add_fixed(REWARD, learned)
+        standing.append(trunk)
     if all(computes_in_bf16(policy.device, used) for used in (settings.precision, settings.sampling.precision)):
-        for own in (adapters, critics):
-            own.hold_frozen_in(torch.bfloat16)  # to which every product rounds it anyway
-    return Actor(policy, head, trunk, adapters, reference)
+        for model in standing:
+            hold_in_bf16(model)
+    return Actor(policy, reference, head, trunk, adapters)
+
+
+def _adapted(trunk: PreTrainedModel, name: str, settings: PPOSettings, seed: int) -> Adapters:
+    assert settings.lora_rank is not None
+    adapters = Adapters(trunk)
+    adapters.add(name, settings.lora_rank, settings.lora_alpha, derive_seed(seed, name))
+    return adapters
 
 
 def _check_room(critic: PreTrainedModel, dialogues: Sequence[Dialogue]) -> None:

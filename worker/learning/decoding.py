@@ -258,10 +258,15 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc] # transformers is not type
     """
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Takes kind and shape from the first states: [rows, heads, tokens, width]."""
-        self.dtype, self.device = key_states.dtype, key_states.device
-        self._rooms = [states.new_empty(0) for states in (key_states, value_states)]
-        self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
+        """Takes device and shape from the first states: [rows, heads, tokens, width].
+
+        Under autocast attention rounds what it is given; what is kept is rounded once, when it is written.
+        """
+        self.device = key_states.device
+        rounds = torch.is_autocast_enabled(self.device.type)
+        self.dtype = torch.get_autocast_dtype(self.device.type) if rounds else key_states.dtype
+        self.keys, self.values = (states[:, :, :0].to(self.dtype) for states in (key_states, value_states))
+        self._rooms = [self.keys, self.values]
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
@@ -270,7 +275,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc] # transformers is not type
             self.lazy_initialization(key_states, value_states)
         rows, start = len(key_states), self.keys.shape[2]
         end = start + key_states.shape[2]
-        if not start or end > self._rooms[0].shape[2]:
+        if end > self._rooms[0].shape[2]:
             self._move(rows, end + max(SPARE_COLUMNS, end))
         for room, states in zip(self._rooms, (key_states, value_states), strict=True):
             room[:rows, :, start:end] = states

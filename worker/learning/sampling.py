@@ -1,19 +1,24 @@
-"""What does a policy answer? Batched sampling with a key-value cache."""
+"""What does a policy answer? Responses drawn by our own loop, by continuous batching, or by a server."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from worker.learning.continuous_batching import CannotBatch, write_continuously
 from worker.learning.decoding import Request, write_responses
 from worker.learning.models import Precision, encode_prompt
 from worker.learning.policy.devices import gathered, shared_out
 from worker.learning.progress import Progress, Report, silent
 from worker.learning.records import Prompt, Sample
 from worker.learning.seeds import SEED_LIMIT, generator_for
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,9 +32,12 @@ class SamplingSettings:
     max_new_tokens: int = 128
     """A response that has not ended by then is cut."""
     batch_tokens: int = 16_384
-    """The most tokens, prompts and room for responses, that are in the cache at once."""
+    """The most tokens, prompts and room for responses, that are in the loop's cache at once."""
     precision: Precision = "fp32"
-    """One-token steps wait for memory, not for arithmetic: on a CPU bf16 gains nothing here."""
+    """bf16 is faster where the hardware has it; auto takes it there. In fp32 batches of other sizes draw the same."""
+    engine: Literal["auto", "loop", "continuous"] = "auto"
+    """Our own loop, in which every response has a seed of its own, or transformers' continuous batching, which keeps a
+    GPU busy and has one seed for all; auto takes continuous on CUDA and the loop elsewhere."""
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
@@ -38,6 +46,20 @@ class SamplingSettings:
             raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}")
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+
+
+class Sampler(Protocol):
+    """Whatever answers prompts: a policy in this process, or a server."""
+
+    def __call__(self, prompts: Sequence[Prompt], n: int, seed: int, report: Report = silent) -> list[list[Sample]]:
+        """Gives `n` samples to each prompt, in order."""
+
+
+def policy_sampler(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: SamplingSettings) -> Sampler:
+    """The sampler of a policy in this process; it draws from the weights as they are at each call."""
+    return lambda prompts, n, seed, report=silent: sample_responses(
+        model, tokenizer, prompts, n, settings, seed, report
+    )
 
 
 def sample_responses(
@@ -51,9 +73,11 @@ def sample_responses(
 ) -> list[list[Sample]]:
     """Draws `n` responses to each prompt.
 
-    Every response has a seed of its own, from which all its noise comes, so that it does not
+    In the loop every response has a seed of its own, from which all its noise comes, so that it does not
     depend on what else is in its batch (beyond the rounding of a larger matrix product), nor on
     which of several processes writes it: under torchrun each answers its share of the prompts.
+    Continuous batching has one seed for all, which every sample then names. Where it cannot be used a
+    warning says why, and the loop draws.
 
     Returns:
         For each prompt, in order, its `n` samples.
@@ -68,22 +92,8 @@ def sample_responses(
         _check_room(model, prompt_ids, settings)
     ends = end_token_ids(model, tokenizer)
     mine = shared_out(list(zip(encoded, seeds, strict=True)))
-    requests = [
-        Request(prompt_ids, _noise(own_seed, settings.max_new_tokens))
-        for prompt_ids, own_seeds in mine
-        for own_seed in own_seeds
-    ]
-    write_responses(
-        model,
-        requests,
-        partial(draw_tokens, temperature=settings.temperature, top_p=settings.top_p),
-        ends,
-        settings.batch_tokens,
-        settings.precision,
-        lambda done: report(Progress("sample_responses", done, len(requests))),
-    )
-    written = iter(requests)
-    return gathered([[_finished(tokenizer, next(written).token_ids, ends, one) for one in own] for _ids, own in mine])
+    written = _written(model, mine, ends, settings, report)
+    return gathered([[_finished(tokenizer, ids, ends, one) for ids, one in own] for own in written])
 
 
 def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -129,6 +139,76 @@ def draw_tokens(logits: Tensor, uniform: Tensor, temperature: float, top_p: floa
     at = uniform[:, None].to(line) * line[:, -1:]
     drawn = torch.searchsorted(line, at, right=True).clamp_max(line.shape[-1] - 1)
     return order.gather(-1, drawn).squeeze(-1) if top_p < 1 else drawn.squeeze(-1)
+
+
+_Asked = Sequence[tuple[list[int], list[int]]]
+"""For each prompt its token ids, and the seeds of its responses."""
+_Written = list[list[tuple[list[int], int]]]
+"""For each prompt the token ids of its responses, each with the seed that it was drawn with."""
+
+
+def _written(
+    model: PreTrainedModel, asked: _Asked, ends: frozenset[int], settings: SamplingSettings, report: Report
+) -> _Written:
+    total = sum(len(own) for _ids, own in asked)
+
+    def written(done: int) -> None:
+        report(Progress("sample_responses", done, total))
+
+    is_continuous = settings.engine == "continuous" or (settings.engine == "auto" and model.device.type == "cuda")
+    if is_continuous and total:
+        try:
+            return _continuously(model, asked, ends, settings, written)
+        except CannotBatch as error:
+            logger.warning("continuous batching cannot be used, so the loop samples: %s", error)
+    return _in_loop(model, asked, ends, settings, written)
+
+
+def _in_loop(
+    model: PreTrainedModel,
+    asked: _Asked,
+    ends: frozenset[int],
+    settings: SamplingSettings,
+    written: Callable[[int], None],
+) -> _Written:
+    requests = [[Request(ids, _noise(one, settings.max_new_tokens)) for one in own] for ids, own in asked]
+    write_responses(
+        model,
+        [request for own in requests for request in own],
+        partial(draw_tokens, temperature=settings.temperature, top_p=settings.top_p),
+        ends,
+        settings.batch_tokens,
+        settings.precision,
+        written,
+    )
+    return [
+        [(request.token_ids, one) for request, one in zip(own, seeds, strict=True)]
+        for own, (_ids, seeds) in zip(requests, asked, strict=True)
+    ]
+
+
+def _continuously(
+    model: PreTrainedModel,
+    asked: _Asked,
+    ends: frozenset[int],
+    settings: SamplingSettings,
+    written: Callable[[int], None],
+) -> _Written:
+    seed = asked[0][1][0]
+    responses = write_continuously(
+        model,
+        [ids for ids, _own in asked],
+        len(asked[0][1]),
+        ends,
+        settings.temperature,
+        settings.top_p,
+        settings.max_new_tokens,
+        settings.batch_tokens,
+        settings.precision,
+        seed,
+        written,
+    )
+    return [[(ids, seed) for ids in own] for own in responses]
 
 
 def _check_room(model: PreTrainedModel, prompt_ids: Sequence[int], settings: SamplingSettings) -> None:

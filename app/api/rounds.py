@@ -26,7 +26,9 @@ class RoundShown(Shown):
     snapshot_id: int | None
     trigger: Trigger | None = Field(description="What made its snapshot be taken.")
     failure: str | None
-    verdict: dict[str, Any] | None = Field(description="The figures that promoted or rejected the new policy.")
+    verdict: dict[str, Any] | None = Field(
+        description="The figures that promoted or rejected the new policy; `best_of_n` and `gold` only inform."
+    )
     started_at: datetime
     labelling_since: datetime | None
     ended_at: datetime | None

@@ -50,7 +50,10 @@ def test_win_rates_against_every_possible_best() -> None:
     assert against.winrate.value == pytest.approx(((1 / 3) + (1 / 3 + 0.5 * 2 / 3)) / 2)
     assert against.winrate.count == 2
     assert against.kl == pytest.approx(math.log(2) - 0.5)
-    assert against.scores == pytest.approx([2.0, 8 / 3, 3.0])
+    assert against.score == pytest.approx(2.75)
+    assert [row.n for row in against.best] == [1, 2, 3]
+    assert [row.kl for row in against.best] == pytest.approx([0.0, math.log(2) - 1 / 2, math.log(3) - 2 / 3])
+    assert [row.score for row in against.best] == pytest.approx([2.0, 8 / 3, 3.0])
 
 
 def test_a_policy_loses_against_the_best_of_n_of_itself_as_often_as_it_must() -> None:

@@ -9,6 +9,7 @@ from worker.learning.evaluation import (
     bootstrap_ratio,
     distinct_n,
     ended_rate,
+    implicit_preference,
     length_ratio,
     sequence_kl,
     win_rate,
@@ -132,3 +133,11 @@ def test_the_kl_of_samples_is_the_kl_of_the_distributions(tiny_model: Any, tiny_
     error = float(estimates.std()) / 4_000**0.5
     assert exact > 10 * error
     assert float(estimates.mean()) == pytest.approx(exact, abs=4 * error)
+
+
+def test_a_policy_prefers_what_it_moved_towards() -> None:
+    """Of four pairs two went up for the better response, one for the worse, one for both alike."""
+    better, worse = torch.tensor([0.5, -1.0, 2.0, 0.0]), torch.tensor([-0.5, -2.0, 3.0, 0.0])
+    found = implicit_preference(better, worse, torch.tensor([0, 0, 1, 1]), 0)
+    assert (found.value, found.count) == (0.625, 4)
+    assert (found.low, found.high) == (0.25, 1.0)  # of two clusters one or the other may be drawn twice

@@ -1,6 +1,7 @@
 """Is the loop turned by hand and watched: rounds, runs, verdicts, and the way back to the labels?"""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
@@ -149,7 +150,11 @@ def test_round_tells_its_verdict_scores_and_lineage(place: AdminProject, committ
     finish(committed, place, Step.FIT_REWARD_MODEL)
     finish(committed, place, Step.IMPROVE_POLICY)
     won = {"value": 0.75, "low": 0.7, "high": 0.8, "count": 400}
-    verdict = {"judge": "the evaluation reward model", "winrate_parent": won, "winrate_version_0": won}
+    judge = "the evaluation reward model"
+    verdict: dict[str, Any] = {"judge": judge, "measured_by": judge, "winrate_parent": won, "winrate_version_0": won}
+    best = [{"n": 1, "kl": 0.0, "score": 0.1}, {"n": 2, "kl": 0.19315, "score": 0.4}]
+    verdict["best_of_n"] = {"n": 2, "kl": 0.19315, "score": 0.625, "winrate": won | {"value": 0.58}, "best": best}
+    verdict["gold"] = won | {"value": 0.66}
     finish(committed, place, Step.EVALUATE_POLICY, verdict=verdict)
 
     page = " ".join(admin.get(f"{place.root}/rounds/1").text.split())
@@ -160,6 +165,11 @@ def test_round_tells_its_verdict_scores_and_lineage(place: AdminProject, committ
     assert "77% (71%" in page  # a cell of the matrix
     assert "fitted on snapshot 1 (1 label by 1 annotator)" in page
     assert "0.981" in page  # a measure of the new policy
+    assert "Win rate against the best of 2 of the parent</dt> <dd> 0.58" in page
+    assert "the parent, best of 2" in page
+    assert "≤ 0.19" in page
+    assert "+0.625" in page
+    assert "has come to prefer rightly </dt> <dd> 0.66" in page
     assert "version 1" in admin.get(f"{place.root}/rounds").text
 
 

@@ -85,6 +85,23 @@ def win_rate(scores: Tensor, other_scores: Tensor, seed: int) -> Estimate:
     return bootstrap_ratio(won.sum(dim=1), torch.ones_like(won).sum(dim=1), seed)
 
 
+def implicit_preference(better: Tensor, worse: Tensor, clusters: Tensor, seed: int) -> Estimate:
+    """How often a policy has moved towards the better of two responses, a tie counting half.
+
+    A policy that was improved against a reward with a price on KL says by its log-ratio to the reference what it was
+    rewarded for: r(x, y) = beta log pi(y|x) / ref(y|x) + a part that responses to a prompt share (Rafailov et al.
+    2023, "Direct preference optimization", equation 5). beta does not change which of two is the greater.
+
+    Args:
+        better, worse: log-ratios [pairs] of whole responses, log pi(y|x) - log ref(y|x).
+        clusters: [pairs], the same number for pairs that are not independent.
+
+    Raises:
+        ValueError: if there is no pair.
+    """
+    return bootstrap_mean((better > worse).double() + 0.5 * (better == worse).double(), clusters, seed)
+
+
 def sequence_kl(logprobs: Sequence[Tensor], reference_logprobs: Sequence[Tensor]) -> Tensor:
     """The log-ratio log pi(y|x) - log ref(y|x) of each response [responses], in nats.
 

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,13 @@ from worker.learning.evaluation import (
 )
 from worker.learning.likelihood import Dialogue, response_logprobs
 from worker.learning.models import encode_prompt
+from worker.learning.policy.best_of_n import against_best_of_n
 from worker.learning.progress import Progress
 from worker.learning.records import Message, Sample
 from worker.learning.reward.model import load_reward_model
 from worker.learning.sampling import sample_responses
 from worker.learning.seeds import derive_seed
+from worker.steps.gold import Gold, agreement_with_gold, gold_logprobs, read_gold
 from worker.steps.inputs import RoundInputs, as_messages, as_new_sample, load_policy, read_prompts, read_round
 
 _NAMES = {
@@ -59,6 +61,7 @@ class Contest:
     new: Policy
     prompts: Sequence[Prompt]
     reward_models: Mapping[RewardModelPurpose, RewardModel]
+    gold: Gold
 
     @property
     def policies(self) -> list[Policy]:
@@ -77,6 +80,17 @@ class Contest:
             return mark("the new policy writes")
         return mark("version 0 writes") if policy.version == 0 else mark("the parent writes")
 
+    def draws_of(self, policy: Policy) -> int:
+        """Responses that a policy writes to each prompt: the parent enough to choose the best of n from."""
+        loop = self.inputs.settings.loop
+        is_parent = policy.id == self.inputs.policy.id
+        return max(loop.evaluation_samples, loop.best_of_n if is_parent else 0)
+
+    @property
+    def judge(self) -> RewardModelPurpose:
+        """The reward model that win rates are told by."""
+        return RewardModelPurpose.EVALUATION if self.has_judge else RewardModelPurpose.TRAINING
+
     @property
     def has_judge(self) -> bool:
         """Whether there is a reward model that may decide: the one that PPO never saw."""
@@ -85,10 +99,16 @@ class Contest:
 
 @dataclass(frozen=True)
 class Written:
-    """Rows of samples, one a prompt, and the new policy's KL to each in nats, by policy id."""
+    """By policy id: rows of samples, one a prompt, and the new policy's KL to it in nats."""
 
     samples: Mapping[int, Sequence[Sequence[Sample]]]
     kl: Mapping[int, float]
+    gold: Mapping[int, Sequence[Tensor | None]]
+    """Log-probabilities of the gold responses."""
+
+    def first(self, count: int) -> "Written":
+        """With the first samples of each row alone, as many of every policy."""
+        return replace(self, samples={id_: [row[:count] for row in rows] for id_, rows in self.samples.items()})
 
 
 def evaluate_policy(attempt: Attempt) -> None:
@@ -100,10 +120,14 @@ def evaluate_policy(attempt: Attempt) -> None:
             policies.policy_of_round(session, inputs.round),
             read_prompts(session, inputs.round.project_id, Split.TEST),
             reward_models.reward_models_of_round(session, inputs.round),
+            read_gold(session, inputs.round.project_id),
         )
     written = _write(attempt, contest)
-    scores = {purpose: _score(attempt, contest, row, written) for purpose, row in contest.reward_models.items()}
+    drawn = {purpose: _score(attempt, contest, row, written) for purpose, row in contest.reward_models.items()}
     attempt.flush()
+    count = inputs.settings.loop.evaluation_samples
+    written, scores = written.first(count), _first(drawn, count)
+    verdict = _verdict(contest, scores) | _baselines(contest, drawn, scores, written)
     with transaction() as session:
         round_, run = runs.lock_attempt(session, attempt.run_id, attempt.number)
         stored = {
@@ -131,7 +155,6 @@ def evaluate_policy(attempt: Attempt) -> None:
             derive_seed(round_.seed, "gate"),
         )
         gates.open_gate(session, round_, pairs)
-        verdict = _verdict(contest, scores)
         runs.note(run, f"win rate against the parent {verdict['winrate_parent']['value']:.3f}; {len(pairs)} gate pairs")
         rounds.finish_step(session, run.id, attempt.number, verdict=verdict)
 
@@ -140,26 +163,28 @@ def _write(attempt: Attempt, contest: Contest) -> Written:
     """Each policy answers every test prompt with noise of its own, and says how likely the new one's answers are."""
     by_policy: dict[int, list[list[Sample]]] = {}
     logprobs: dict[int, list[Tensor]] = {}
+    gold: dict[int, list[Tensor | None]] = {}
     for policy in contest.policies:
         # In a function of its own, so that one policy at a time is in memory.
-        by_policy[policy.id], logprobs[policy.id] = _ask(attempt, contest, policy, by_policy.get(contest.new.id))
+        asked = _ask(attempt, contest, policy, by_policy.get(contest.new.id))
+        by_policy[policy.id], logprobs[policy.id], gold[policy.id] = asked
     kl = {
         policy_id: float(sequence_kl(logprobs[contest.new.id], other).mean()) for policy_id, other in logprobs.items()
     }
-    return Written(by_policy, kl)
+    return Written(by_policy, kl, gold)
 
 
 def _ask(
     attempt: Attempt, contest: Contest, policy: Policy, answers: list[list[Sample]] | None
-) -> tuple[list[list[Sample]], list[Tensor]]:
-    """What a policy answers, and its token log-probabilities of the new policy's `answers` (None: its own)."""
+) -> tuple[list[list[Sample]], list[Tensor], list[Tensor | None]]:
+    """What a policy answers, and how likely it finds the new policy's `answers` (None: its own) and gold responses."""
     settings = contest.inputs.sampling
     model, tokenizer = load_policy(policy, attempt.device)
     own = sample_responses(
         model,
         tokenizer,
         contest.messages,
-        contest.inputs.settings.loop.evaluation_samples,
+        contest.draws_of(policy),
         settings,
         derive_seed(contest.inputs.round.seed, "evaluate", policy.version),
         attempt.named(contest.phase_of(policy)),
@@ -169,7 +194,12 @@ def _ask(
         for prompt, drawn in zip(contest.messages, answers or own, strict=True)
         for sample in drawn
     ]
-    return own, response_logprobs(model, dialogues, settings.temperature)
+    temperature = settings.temperature
+    return (
+        own,
+        response_logprobs(model, dialogues, temperature),
+        gold_logprobs(model, tokenizer, contest.gold, temperature),
+    )
 
 
 def _score(attempt: Attempt, contest: Contest, row: RewardModel, written: Written) -> dict[int, Tensor]:
@@ -240,15 +270,42 @@ def _measures(contest: Contest, written: Written, policy: Policy) -> dict[str, A
 
 def _verdict(contest: Contest, scores: Mapping[RewardModelPurpose, Mapping[int, Tensor]]) -> dict[str, Any]:
     """The win rates that promote or reject. Those of the model that PPO climbed only inform: it is no `judge`."""
-    measured_by = RewardModelPurpose.EVALUATION if contest.has_judge else RewardModelPurpose.TRAINING
-    by_policy = scores[measured_by]
+    by_policy = scores[contest.judge]
     return {
-        "judge": _NAMES[measured_by] if contest.has_judge else None,
-        "measured_by": _NAMES[measured_by],
+        "judge": _NAMES[contest.judge] if contest.has_judge else None,
+        "measured_by": _NAMES[contest.judge],
         "policy": contest.new.version,
         "winrate_parent": asdict(_win_rate(contest, by_policy, contest.new, contest.inputs.policy)),
         "winrate_version_0": asdict(_win_rate(contest, by_policy, contest.new, contest.inputs.base)),
     }
+
+
+def _first(
+    drawn: Mapping[RewardModelPurpose, Mapping[int, Tensor]], count: int
+) -> dict[RewardModelPurpose, dict[int, Tensor]]:
+    """The scores of each policy's first samples, as many of every one."""
+    return {purpose: {id_: table[:, :count] for id_, table in own.items()} for purpose, own in drawn.items()}
+
+
+def _baselines(
+    contest: Contest,
+    drawn: Mapping[RewardModelPurpose, Mapping[int, Tensor]],
+    scores: Mapping[RewardModelPurpose, Mapping[int, Tensor]],
+    written: Written,
+) -> dict[str, Any]:
+    """Figures that inform and decide nothing: the best of n of the parent, and gold where the project has it."""
+    found: dict[str, Any] = {}
+    seed, n = contest.inputs.round.seed, contest.inputs.settings.loop.best_of_n
+    if n > 0:
+        parent = contest.inputs.policy.id
+        by_training, by_judge = drawn[RewardModelPurpose.TRAINING][parent], drawn[contest.judge][parent]
+        own = scores[contest.judge][contest.new.id]
+        best = against_best_of_n(own, by_training, by_judge, n, derive_seed(seed, "best of n"))
+        found["best_of_n"] = asdict(best)
+    gold = agreement_with_gold(
+        contest.gold, written.gold[contest.new.id], written.gold[contest.inputs.base.id], derive_seed(seed, "gold")
+    )
+    return found | ({"gold": asdict(gold)} if gold is not None else {})
 
 
 def gate_pairs(

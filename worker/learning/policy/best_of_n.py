@@ -13,6 +13,15 @@ from worker.learning.evaluation import Estimate, bootstrap_ratio
 
 
 @dataclass(frozen=True)
+class Best:
+    """The best of `n` responses: how far away choosing it leads at most, and the judge's mean score of it."""
+
+    n: int
+    kl: float
+    score: float
+
+
+@dataclass(frozen=True)
 class BestOfN:
     """A policy beside the best of n responses of another one, as a judge that chose none of them sees the two."""
 
@@ -21,8 +30,10 @@ class BestOfN:
     """The most nats a sequence that choosing the best of n leads away."""
     winrate: Estimate
     """How often the policy's response beats the best of the other's n, ties half."""
-    scores: list[float]
-    """The judge's mean score of the best of 1, of 2 ... and at the end of as many as were drawn."""
+    score: float
+    """The judge's mean score of the policy's responses."""
+    best: list[Best]
+    """What the best of 1, of 2 ... and at the end of as many as were drawn would get instead."""
 
 
 def against_best_of_n(own: Tensor, drawn: Tensor, judged: Tensor, n: int, seed: int) -> BestOfN:
@@ -42,7 +53,8 @@ def against_best_of_n(own: Tensor, drawn: Tensor, judged: Tensor, n: int, seed: 
     wins = (own[:, :, None] > judged[:, None, :]).double() + 0.5 * (own[:, :, None] == judged[:, None, :]).double()
     won = (wins * chances_to_be_best(drawn, n)[:, None, :]).sum(dim=(1, 2))
     counted = torch.full((len(own),), float(own.shape[1]), dtype=torch.float64)
-    return BestOfN(n, best_of_n_kl(n), bootstrap_ratio(won, counted, seed), best_scores(drawn, judged))
+    best = [Best(k, best_of_n_kl(k), score) for k, score in enumerate(best_scores(drawn, judged), start=1)]
+    return BestOfN(n, best_of_n_kl(n), bootstrap_ratio(won, counted, seed), float(own.double().mean()), best)
 
 
 def best_of_n_kl(n: int) -> float:

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from worker.learning.batches import group_by_length, token_budget
+from worker.learning.batches import token_budget
+from worker.learning.likelihood import micro_batches
 from worker.learning.models import computes_in_bf16
 from worker.learning.pace import Pace, weights_of
 from worker.learning.policy.actor import Actor, new_actor
@@ -247,10 +248,10 @@ def accumulate_gradients(
     """
     tokens = int(rollout.mask[list(episodes)].sum())
     mine = shared_out(sorted(episodes, key=lambda episode: len(rollout.dialogues[episode])))
-    lengths = [len(rollout.dialogues[episode]) for episode in mine]
+    dialogues = [rollout.dialogues[episode] for episode in mine]
     budget = run.settings.micro_batch_tokens or token_budget(rollout.mask.device)
     seen: list[dict[str, Tensor]] = []
-    for group in group_by_length(lengths, budget):
+    for group in micro_batches(run.actor.language_model, dialogues, budget):
         loss, found = losses_of(run, course, rollout, own, [mine[index] for index in group])
         (loss / tokens).backward()  # type: ignore[no-untyped-call]
         seen.append({name: values.cpu() for name, values in found.items()})

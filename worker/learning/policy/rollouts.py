@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
-from worker.learning.batches import group_by_length, token_budget
-from worker.learning.likelihood import Dialogue
+from worker.learning.batches import token_budget
+from worker.learning.likelihood import Dialogue, micro_batches
 from worker.learning.models import Precision, encode_prompt
 from worker.learning.pace import Pace
 from worker.learning.policy.actor import Actor
@@ -172,7 +172,7 @@ def outputs_of(actor: Actor, dialogues: Sequence[Dialogue], temperature: float, 
     """
     rows: dict[int, Tensor] = {}
     budget = 2 * token_budget(actor.language_model.device)
-    for group in group_by_length([len(dialogue) for dialogue in dialogues], budget):
+    for group in micro_batches(actor.language_model, dialogues, budget):
         part: TokenOutputs = actor([dialogues[row] for row in group], temperature, precision)
         table = torch.stack([part.logprobs, part.entropies, part.values], dim=1).cpu()  # [rows, 3, tokens]
         for row, known, mask in zip(group, table, part.mask.cpu(), strict=True):

@@ -63,12 +63,12 @@ def read(model: Any, head: Sequence[Tensor], prompt: Sequence[int], response: Se
 
 
 def token_rewards(rollout: Rollout, old: list[Read], reference: list[Read], settings: PPOSettings) -> list[list[float]]:
-    target = np.mean([len(sample.token_ids) for sample in rollout.samples])
+    target = float(np.mean([len(sample.token_ids) for sample in rollout.samples]))
     rewards = []
     for number, sample in enumerate(rollout.samples):
         score = float(np.clip(float(rollout.scores[number]), -1.5, 1.5))
         score -= settings.missing_end_score * (sample.token_ids[-1] != 1)
-        score -= settings.length_penalty * max(0.0, len(sample.token_ids) - target)
+        score -= settings.length_penalty * max(0.0, float(len(sample.token_ids)) - target)
         ratios = (old[number].logprobs - reference[number].logprobs).tolist()
         row = [-settings.kl_coefficient * ratio * (settings.kl_in == "reward") for ratio in ratios]
         row[-1] += score

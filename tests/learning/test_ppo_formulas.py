@@ -136,11 +136,11 @@ def test_the_clipped_value_loss_by_hand() -> None:
 def test_what_is_clipped_teaches_nothing() -> None:
     """Beyond the clip and in the direction of gain the gradient is zero; back towards the rollout it is not."""
     logprobs = torch.tensor([1.5, 1.5, 0.5, 0.5]).log().requires_grad_()
-    clipped_policy_loss(logprobs, torch.zeros(4), torch.tensor([1.0, -1.0, 1.0, -1.0]), 0.2).sum().backward()
+    clipped_policy_loss(logprobs, torch.zeros(4), torch.tensor([1.0, -1.0, 1.0, -1.0]), 0.2).sum().backward()  # type: ignore[no-untyped-call]
     assert logprobs.grad is not None
     assert logprobs.grad.tolist() == pytest.approx([0.0, 1.5, -0.5, 0.0])
     values = torch.tensor([1.0, 1.0]).requires_grad_()
-    clipped_value_loss(values, torch.zeros(2), torch.tensor([2.0, 0.0]), 0.2).sum().backward()
+    clipped_value_loss(values, torch.zeros(2), torch.tensor([2.0, 0.0]), 0.2).sum().backward()  # type: ignore[no-untyped-call]
     assert values.grad is not None
     assert values.grad.tolist() == [0.0, 1.0]
 
@@ -181,7 +181,7 @@ def test_the_loss_for_leaving_the_reference_by_hand() -> None:
 def test_the_gradient_of_the_loss_for_leaving_agrees_with_finite_differences() -> None:
     logprobs = torch.tensor([-0.1, -1.0, -3.0, -6.0], dtype=torch.float64, requires_grad=True)
     reference = torch.tensor([-0.5, -1.0, -0.2, -9.0], dtype=torch.float64)
-    reference_kl(logprobs, reference).sum().backward()
+    reference_kl(logprobs, reference).sum().backward()  # type: ignore[no-untyped-call]
     step = 1e-6
     slopes = (reference_kl(logprobs + step, reference) - reference_kl(logprobs - step, reference)) / (2 * step)
     assert logprobs.grad is not None

@@ -82,8 +82,8 @@ def test_beyond_the_budget_the_run_ends_with_the_last_policy_within(
 def logprobs_of(policy: Any, rollout: Rollout, row: int) -> Tensor:
     dialogue = rollout.dialogues[row]
     with torch.no_grad():
-        logs = policy(input_ids=torch.tensor([[*dialogue.prompt_ids, *dialogue.response_ids]])).logits[0]
-    logs = logs[len(dialogue.prompt_ids) - 1 : -1].log_softmax(dim=-1)
+        logits: Tensor = policy(input_ids=torch.tensor([[*dialogue.prompt_ids, *dialogue.response_ids]])).logits[0]
+    logs = logits[len(dialogue.prompt_ids) - 1 : -1].log_softmax(dim=-1)
     return logs[torch.arange(len(dialogue.response_ids)), torch.tensor(dialogue.response_ids)]
 
 

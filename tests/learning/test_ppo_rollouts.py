@@ -151,7 +151,7 @@ def test_the_responses_to_a_prompt_stand_side_by_side(tiny_model: Any, tiny_toke
     reward, kept = Seen(), []
     settings = replace(QUICK, episodes=48, batch_episodes=24, epochs=1, group_size=4)
     improve(tiny_model, tiny_tokenizer, settings, reward=reward, keep=lambda rollout, _: kept.append(rollout))
-    asked = [PROMPTS.index(prompt) for prompt in reward.prompts]
+    asked = [PROMPTS.index(tuple(prompt)) for prompt in reward.prompts]
     groups = [asked[first : first + 4] for first in range(0, 48, 4)]
     assert all(len(set(group)) == 1 for group in groups)
     assert sorted(group[0] for group in groups[:5]) == list(range(5))

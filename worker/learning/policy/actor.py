@@ -7,13 +7,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from worker.learning.frozen import hold_in_bf16, share_layers, twin
-from worker.learning.likelihood import (
-    Dialogue,
-    log_probabilities,
-    logits_from,
-    response_logprobs,
-    response_states,
-)
+from worker.learning.likelihood import Dialogue, predictions, response_logprobs, response_states
 from worker.learning.lora import Adapters
 from worker.learning.low_rank import low_rank_difference
 from worker.learning.models import Precision, computes_in_bf16
@@ -62,8 +56,7 @@ class Actor(nn.Module):
         The value of a token is read, like its probability, from the state before it. It is 0 without a value function.
         """
         states = response_states(self.language_model, dialogues, precision)
-        logits = logits_from(self.language_model, states.hidden) / temperature
-        logprobs, entropies = log_probabilities(logits, states.targets)
+        logprobs, entropies = predictions(self.language_model, states, temperature)
         values = self._values(states.hidden, dialogues, precision)
         return TokenOutputs(states.by_row(logprobs), states.by_row(entropies), states.by_row(values), states.mask)
 
@@ -130,6 +123,8 @@ def new_actor(
         raise ValueError("the reference must be a copy: the policy is changed in place")
     if reference is None and settings.lora_rank is None:
         raise ValueError("a policy that changes needs a reference beside it: pass a copy, or set lora_rank")
+    if reference is not None:
+        reference.eval()
     is_separate = settings.has_critic and settings.critic == "separate"
     classifier = critic if is_separate else None
     head = None

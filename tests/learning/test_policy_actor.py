@@ -22,6 +22,7 @@ from worker.learning.models import load_tokenizer, save_model
 from worker.learning.policy.actor import Actor, new_actor
 from worker.learning.policy.critic import check_same_vocabulary
 from worker.learning.policy.settings import PPOSettings
+from worker.learning.ppo import improve_policy
 from worker.learning.records import Prompt
 from worker.learning.reward.encoding import EncodedSet
 from worker.learning.reward.lora import low_rank_adapters
@@ -490,3 +491,42 @@ def test_tokenizers_that_number_a_token_differently_are_told_apart(tiny_folder: 
     theirs.add_tokens(["<new>"])
     with pytest.raises(ValueError, match="differ in 1 tokens, '<new>' among them"):
         check_same_vocabulary(ours, theirs)
+
+
+# In a run.
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [{}, {"critic": "separate"}, {"estimator": "rloo", "group_size": 4}],
+    ids=["shared", "separate", "none"],
+)
+def test_adapters_learn_a_planted_reward(tiny_model: Any, tiny_tokenizer: Any, variant: dict[str, Any]) -> None:
+    """Nothing but adapters moves, and what is left in the end is a plain model that does it."""
+    config = deepcopy(tiny_model.config)
+    config.initializer_range = 0.15  # else the output layer, which is frozen too, tells no word from another
+    torch.manual_seed(0)
+    policy: Any = LlamaForCausalLM(config).eval()
+    before = snapshot(policy)
+    prompts: list[Prompt] = [({"role": "user", "content": text},) for text in ("the cat", "rain and sun", "small")]
+
+    def count_good(prompts: Any, responses: Any) -> Tensor:
+        return torch.tensor([float(response.split().count("good")) for response in responses])
+
+    settings = replace(
+        LORA,
+        lora_alpha=32.0,
+        episodes=320,
+        batch_episodes=64,
+        learning_rate=1e-2,
+        kl_coefficient=0.02,
+        sampling=SamplingSettings(max_new_tokens=10),
+        **variant,
+    )
+    improved = improve_policy(policy, None, tiny_tokenizer, count_good, prompts, settings, seed=0)
+    scores = [row["objective/scores"] for row in improved.metrics]
+    assert scores[-1] > scores[0] + 1
+    assert improved.policy is policy
+    changed = {name for name, value in policy.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {name for name in before if "_proj" in name}
+    assert policy.state_dict().keys() == before.keys()

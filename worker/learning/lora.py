@@ -35,26 +35,19 @@ class Adapters:
 
         A is random and B is 0 at the start, so that the model begins as it was.
         """
-        with torch.random.fork_rng():
-            torch.manual_seed(derive_seed(seed, "adapters"))
-            self._inject(name, rank, alpha, self._targets)
+        self._inject(name, rank, alpha, self._targets, seed)
 
     @torch.no_grad()
     def add_fixed(self, name: str, matrices: Matrices) -> None:
         """An adapter that is not learned, on the layers that `matrices` name, one at least."""
         rank = max(b.shape[1] for b, _ in matrices.values())
         self._fixed.append(name)
-        self._inject(name, rank, float(rank), matrices.keys())
+        self._inject(name, rank, float(rank), matrices.keys(), seed=0)
         for key, (b, a) in matrices.items():
             layer = self._layers[key]
             for weight, matrix in ((layer.lora_B[name].weight, b), (layer.lora_A[name].weight, a)):
                 weight.zero_()
                 weight[: matrix.shape[0], : matrix.shape[1]] = matrix
-
-    def parameters(self, name: str) -> list[nn.Parameter]:
-        """The weights of an adapter."""
-        ends = tuple(f"{matrix}.{name}.weight" for matrix in ("lora_A", "lora_B"))
-        return [parameter for key, parameter in self.model.named_parameters() if key.endswith(ends)]
 
     @torch.no_grad()
     def merge(self, name: str) -> None:
@@ -69,7 +62,7 @@ class Adapters:
         self._tuner.unload()
         self.model.requires_grad_(True)
 
-    def _inject(self, name: str, rank: int, alpha: float, targets: Collection[str]) -> None:
+    def _inject(self, name: str, rank: int, alpha: float, targets: Collection[str], seed: int) -> None:
         from peft import LoraConfig, LoraModel  # importing the library takes seconds
         from peft.tuners.lora import LoraLayer
 
@@ -80,11 +73,13 @@ class Adapters:
             lora_dropout=0.0,
             fan_in_fan_out=self._lies_other_way,
         )
-        if self._tuner is None:
-            self._tuner = LoraModel(self.model, config, name)
-        else:
-            self._tuner.peft_config[name] = config
-            self._tuner.inject_adapter(self.model, name)
+        with torch.random.fork_rng():
+            torch.manual_seed(derive_seed(seed, "adapters"))
+            if self._tuner is None:
+                self._tuner = LoraModel(self.model, config, name)
+            else:
+                self._tuner.peft_config[name] = config
+                self._tuner.inject_adapter(self.model, name)
         self._layers = {key: layer for key, layer in self.model.named_modules() if isinstance(layer, LoraLayer)}
         for layer in self._layers.values():
             layer.set_adapter(list(self._tuner.peft_config))

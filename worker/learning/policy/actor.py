@@ -158,7 +158,9 @@ def _on_frozen_weights(
     if reference is None:
         reference = twin(policy)
         standing.append(reference.base_model)
-    learned = None if classifier is None else low_rank_difference(base, classifier.base_model, seed)
+    learned = None
+    if classifier is not None and classifier.device == policy.device:
+        learned = low_rank_difference(base, classifier.base_model, seed)
     trunk = None
     if classifier is not None and learned is None:
         trunk = trunk_of(classifier, policy)

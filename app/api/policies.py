@@ -20,9 +20,9 @@ class PolicyShown(Shown):
 
     id: int
     version: int
-    parent_id: int | None = Field(description="The policy that PPO started from.")
+    parent_id: int | None = Field(description="The policy that it was improved from.")
     reference_id: int | None = Field(description="The policy that KL is measured against.")
-    reward_model_id: int | None
+    reward_model_id: int | None = Field(description="What PPO climbed; empty where labels alone were fine-tuned on.")
     round_id: int | None
     run_id: int | None
     uri: str

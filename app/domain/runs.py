@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.orm import Session
 
 from app import jobs
@@ -53,19 +53,35 @@ def list_runs(
 
 
 def metrics(session: Session, run_id: int, *, after_id: int = 0) -> list[RunMetric]:
-    """The points of the newest attempt's curves, oldest first."""
-    newest = select(Run.attempt).where(Run.id == run_id).scalar_subquery()
-    query = select(RunMetric).where(RunMetric.run_id == run_id, RunMetric.attempt == newest, RunMetric.id > after_id)
+    """The points of a run's curves, oldest first: those that no later attempt said again."""
+    query = select(RunMetric).where(*_told_last(run_id), RunMetric.id > after_id)
     return list(session.scalars(query.order_by(RunMetric.id)))
 
 
 def last_metrics(session: Session, run_id: int, *, each: int) -> list[RunMetric]:
-    """The last `each` points of every phase of the newest attempt, oldest first."""
-    newest = select(Run.attempt).where(Run.id == run_id).scalar_subquery()
+    """The last `each` points of every phase, oldest first."""
     place = func.row_number().over(partition_by=RunMetric.phase, order_by=RunMetric.id.desc()).label("place")
-    placed = select(RunMetric.id, place).where(RunMetric.run_id == run_id, RunMetric.attempt == newest).subquery()
+    placed = select(RunMetric.id, place).where(*_told_last(run_id)).subquery()
     query = select(RunMetric).join(placed, placed.c.id == RunMetric.id).where(placed.c.place <= each)
     return list(session.scalars(query.order_by(RunMetric.id)))
+
+
+def _told_last(run_id: int) -> tuple[ColumnElement[bool], ...]:
+    """Of a point: it is of this run, and no later attempt began its phase at its step or before.
+
+    An attempt that goes on where an earlier one was killed leaves the earlier points standing; one that begins anew
+    takes their place.
+    """
+    begun = (
+        select(RunMetric.attempt, RunMetric.phase, func.min(RunMetric.step).label("step"))
+        .where(RunMetric.run_id == run_id)
+        .group_by(RunMetric.attempt, RunMetric.phase)
+        .subquery()
+    )
+    told_again = select(begun.c.step).where(
+        begun.c.attempt > RunMetric.attempt, begun.c.phase == RunMetric.phase, begun.c.step <= RunMetric.step
+    )
+    return RunMetric.run_id == run_id, ~told_again.exists()
 
 
 def claim(session: Session, run_id: int) -> int:

@@ -16,7 +16,7 @@ class RoundState(Explained):
     SAMPLING = "sampling", "the current policy writes responses to be compared"
     LABELLING = "labelling", "people label; the trigger has not fired yet"
     FITTING = "fitting", "a reward model is fitted on the round's snapshot"
-    IMPROVING = "improving", "PPO improves the policy"
+    IMPROVING = "improving", "the policy is improved: by PPO, by fine-tuning on labels, or by both"
     EVALUATING = "evaluating", "the new policy is measured, by the evaluation reward model and, if asked, by people"
     PROMOTED = "promoted", "the new policy is the project's current one"
     REJECTED = "rejected", "the new policy was not better; the old one stays"
@@ -93,7 +93,7 @@ class Step(Explained):
 
     SAMPLE_RESPONSES = "sample_responses", "the policy answers prompts; comparisons are opened"
     FIT_REWARD_MODEL = "fit_reward_model", "a training and an evaluation reward model are fitted"
-    IMPROVE_POLICY = "improve_policy", "PPO against the training reward model"
+    IMPROVE_POLICY = "improve_policy", "PPO against the training reward model, fine-tuning on labels, or both"
     EVALUATE_POLICY = "evaluate_policy", "new, parent and version 0 are sampled on test prompts and scored"
 
 
@@ -198,9 +198,11 @@ class Policy(Base):
     id: Mapped[Id]
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
     version: Mapped[int] = mapped_column(Integer)
-    parent_id: Mapped[int | None] = mapped_column(comment="the policy that PPO started from")
+    parent_id: Mapped[int | None] = mapped_column(comment="the policy that it was improved from")
     reference_id: Mapped[int | None] = mapped_column(comment="the policy that KL is measured against")
-    reward_model_id: Mapped[int | None]
+    reward_model_id: Mapped[int | None] = mapped_column(
+        comment="what PPO climbed; empty for version 0, and where labels alone were fine-tuned on"
+    )
     round_id: Mapped[int | None]
     run_id: Mapped[int | None]
     uri: Mapped[str] = mapped_column(comment="an artifact, or for version 0 a hub name or folder")

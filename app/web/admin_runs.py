@@ -1,5 +1,7 @@
 """What is the worker doing right now? A run: its bar, its curves, its log and its error."""
 
+import math
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -7,7 +9,8 @@ from fastapi.responses import HTMLResponse
 
 from app.domain import runs
 from app.language import gettext as _
-from app.tables import Round, RunMetric, RunState
+from app.language import ngettext
+from app.tables import Round, Run, RunMetric, RunState
 from app.web.admin_page import admin_page
 from app.web.numbers import Id
 from app.web.session import Database, ProjectAdmin
@@ -31,12 +34,13 @@ def run_page(request: Request, session: Database, project: ProjectAdmin, run_id:
         round=session.get_one(Round, run.round_id),
         is_going_on=run.state in {RunState.WAITING, RunState.RUNNING},
         tables=_tables(points),
+        left=_left(run, points),
     )
 
 
 @router.get("/runs/{run_id}/points")
 def points(session: Database, project: ProjectAdmin, run_id: Id, after: Id = 0) -> dict[str, Any]:
-    """The points of the newest attempt's curves that came after the one with id `after`, for drawing."""
+    """The points of a run's curves that came after the one with id `after`, for drawing."""
     run = runs.get_run(session, project.id, run_id)
     return {
         "attempt": run.attempt,
@@ -46,6 +50,20 @@ def points(session: Database, project: ProjectAdmin, run_id: Id, after: Id = 0) 
             for point in runs.metrics(session, run.id, after_id=after)
         ],
     }
+
+
+def _left(run: Run, points: list[RunMetric]) -> str | None:
+    """When the phase of a run will end, by its newest point, in words. None where it does not say."""
+    own = [point for point in points if point.phase == run.phase and point.values.get("seconds/left") is not None]
+    if run.state is not RunState.RUNNING or not own:
+        return None
+    passed = (datetime.now(UTC) - own[-1].created_at).total_seconds()
+    minutes = math.ceil(max(0.0, own[-1].values["seconds/left"] - passed) / 60)
+    if minutes < 1:
+        return _("about to end")
+    if minutes < 120:
+        return ngettext("about %(num)s minute left", "about %(num)s minutes left", minutes)
+    return ngettext("about %(num)s hour left", "about %(num)s hours left", round(minutes / 60))
 
 
 def _tables(points: list[RunMetric]) -> list[tuple[str, list[str], list[RunMetric]]]:

@@ -1,6 +1,7 @@
 """Can an admin run a project in a real browser, from its first form to the download, by eye, keyboard and phone?"""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,6 +138,51 @@ def test_run_moves_while_one_watches(page: Page, place: AdminProject, committed:
     expect(page.get_by_text("attempt 2", exact=True)).to_be_visible()
     expect(page.locator("figcaption")).to_have_count(1)
     expect(page.locator("figcaption")).to_contain_text("reward")
+
+
+def test_a_score_stands_beside_what_its_watcher_thinks(page: Page, place: AdminProject, committed: Committed) -> None:
+    page.goto(place.root)
+    page.get_by_role("button", name="Start round 1").click()
+    with committed.begin() as session:
+        run = session.scalars(select(Run)).one()
+        attempt = runs.claim(session, run.id)
+        points = {
+            step: {
+                "objective/scores": step * 0.5,
+                "objective/kl": step * 0.2,
+                "watched/evaluation": 1.0 - step * 0.25,
+                "seconds/sample": 4.0,
+                "seconds/learn": 8.0,
+                "seconds/left": 60.0 * (9 - step),
+                "val/clipfrac": 0.01,
+            }
+            for step in range(1, 6)
+        }
+        runs.report(session, run.id, attempt, phase="PPO", done=5, total=9, points=points)
+    page.goto(f"{place.root}/runs/{run.id}")
+    scores = page.locator("figure", has_text="watched alone")
+    expect(scores.locator(".curve-name")).to_have_text(["scores 2.5", "evaluation -0.25"])
+    expect(scores.get_by_role("img")).to_have_attribute(
+        "aria-label", re.compile(r"scores 2\.5, evaluation -0\.25 \(5\)")
+    )
+    expect(page.locator("figure", has_text="Seconds a rollout").locator(".curve-name")).to_have_text(
+        ["sample 4", "learn 8"]
+    )
+    expect(page.get_by_text("about 4 minutes left")).to_be_visible()
+    expect(page.locator(".curve-grid").first.locator("figure")).to_have_count(3)
+    folded = page.locator("figure", has_text="val/clipfrac")
+    expect(folded).to_be_hidden()
+    page.get_by_text("All other metrics").click()
+    expect(folded.locator("canvas")).to_be_visible()
+    colour = "() => getComputedStyle(document.querySelector('.curve-1'), '::before').color"
+    light = page.evaluate(colour)
+    page.emulate_media(color_scheme="dark")
+    assert page.evaluate(colour) != light
+    expect(scores.locator("canvas")).to_be_visible()
+    with committed.begin() as session:  # killed, and gone on from the third step
+        again = runs.claim(session, run.id)
+        runs.report(session, run.id, again, phase="PPO", done=3, total=9, points={3: {"objective/scores": 7.0}})
+    expect(scores.locator(".curve-name").first).to_have_text("scores 7")
 
 
 def test_labels_are_downloaded(page: Page, place: AdminProject) -> None:

@@ -267,7 +267,25 @@ def test_a_lost_run_is_queued_again_once(session: Session) -> None:
     assert jobs(session) == [run.id]
 
 
-def test_metrics_are_those_of_the_newest_attempt(session: Session) -> None:
+def test_an_attempt_that_goes_on_keeps_the_points_before_it(session: Session) -> None:
+    project = make_loop_project(session)
+    round_ = rounds.start_round(session, project, by=None)
+    run, first = claim(session, round_)
+    losses = {step: {"loss": float(-step)} for step in range(1, 5)}
+    runs.report(session, run.id, first, phase="SFT", done=2, total=2, points={1: {"loss": 9.0}})
+    runs.report(session, run.id, first, phase="PPO", done=4, total=6, points=losses)
+    second = runs.claim(session, run.id)
+    runs.report(session, run.id, second, phase="PPO", done=4, total=6, points={3: {"loss": 0.3}, 4: {"loss": 0.4}})
+    told = [(row.phase, row.step, row.values["loss"]) for row in runs.metrics(session, run.id)]
+    assert told == [("SFT", 1, 9.0), ("PPO", 1, -1.0), ("PPO", 2, -2.0), ("PPO", 3, 0.3), ("PPO", 4, 0.4)]
+    last = [(row.phase, row.step) for row in runs.last_metrics(session, run.id, each=3)]
+    assert last == [("SFT", 1), ("PPO", 2), ("PPO", 3), ("PPO", 4)]
+    other_run, attempt = claim(session, rounds.start_round(session, make_loop_project(session), by=None))
+    runs.report(session, other_run.id, attempt, phase="PPO", done=1, total=6, points={1: {"loss": 1.0}})
+    assert [(row.phase, row.step, row.values["loss"]) for row in runs.metrics(session, run.id)] == told
+
+
+def test_an_attempt_that_begins_anew_takes_the_place_of_earlier_points(session: Session) -> None:
     project = make_loop_project(session)
     round_ = rounds.start_round(session, project, by=None)
     run, first = claim(session, round_)

@@ -121,6 +121,24 @@ def test_run_shows_its_bar_values_log_and_error(place: AdminProject, committed: 
     assert "the disk is full" in admin.get(place.root).text
 
 
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(40, "about 1 minute left"), (3_000, "about 50 minutes left"), (9_000, "about 2 hours left")]
+)
+def test_run_says_when_it_will_end(
+    place: AdminProject, committed: Committed, admin: Visitor, seconds: float, said: str
+) -> None:
+    admin.post(f"{place.root}/rounds")
+    with committed.begin() as session:
+        run = runs.list_runs(session, place.project.id)[0]
+        attempt = runs.claim(session, run.id)
+        points = {1: {"seconds/left": 9e9}, 2: {"seconds/left": float(seconds)}}
+        runs.report(session, run.id, attempt, phase="PPO", done=2, total=8, points=points)
+    assert said in admin.get(f"{place.root}/runs/{run.id}").text
+    with committed.begin() as session:
+        runs.report(session, run.id, attempt, phase="another", done=1, total=8)
+    assert " left" not in admin.get(f"{place.root}/runs/{run.id}").text.replace("Seconds left", "")
+
+
 def test_curves_are_sent_point_by_point(place: AdminProject, committed: Committed, admin: Visitor) -> None:
     admin.post(f"{place.root}/rounds")
     with committed.begin() as session:

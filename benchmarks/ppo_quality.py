@@ -36,7 +36,7 @@ from benchmarks.ppo.against_trl import SHARED, TRL, against_trl
 from benchmarks.ppo.figures import Row, show
 from benchmarks.ppo.overoptimisation import overoptimisation
 from benchmarks.ppo.runs import side_by_side
-from benchmarks.ppo.settings import CLIMB, KL_PRICES, PEER, TOY
+from benchmarks.ppo.settings import KL_PRICES, PEER, SINGLE, TOY
 from benchmarks.ppo.stories import story_policy
 from benchmarks.ppo.toy import toy
 from benchmarks.quality.fits import prepare
@@ -70,7 +70,7 @@ def measure(
             python = peer_python(f"trl=={TRL}", SHARED)
             results += against_trl(executor, start, asked.device, settings, prices, seeds, python, picture, say)
         else:
-            episodes = QUICK if asked.quick else CLIMB
+            episodes = QUICK if asked.quick else SINGLE.episodes
             results += overoptimisation(executor, start, asked.device, episodes, seeds, picture, say)
     return results
 

@@ -2,7 +2,7 @@
 
 Alike are the policy, the programmed score and its price where the end is missing, the prompts, the number of episodes,
 of rollouts and of optimiser steps, Adam and its learning rate, lambda, the fixed price of KL, and fp32. Both final
-policies are measured by the same code on fresh answers to the test openings.
+policies are measured by the same code on fresh answers to the held-out openings.
 """
 
 import json
@@ -106,19 +106,20 @@ def against_trl(
         name = ("ours", "TRL")[trainer]
         say(f"  {name}, seed {seed}, price {price:g}: score {result.scores['gold']:.2f} at KL {result.kl:.1f}")
 
+    [first] = all_done(executor, measure_saved, [(start, start, device, settings.sampling, seeds[0])], lambda *_: None)
     measured = dict(zip(cases, all_done(executor, one_run, tasks, told), strict=True))
     reached = {
         trainer: [[measured[seed, price, trainer].reached for price in prices] for seed in seeds]
         for trainer in range(len(TRAINERS))
     }
     if picture is not None:
-        draw(picture, [panel(reached[0], reached[1])])
-    return rows(reached[0], reached[1])
+        draw(picture, [panel(reached[0], reached[1], first.reached)])
+    return rows(reached[0], reached[1], first.reached)
 
 
-def rows(mine: Sequence[Sequence[Reached]], peers: Sequence[Sequence[Reached]]) -> list[Row]:
+def rows(mine: Sequence[Sequence[Reached]], peers: Sequence[Sequence[Reached]], first: Reached) -> list[Row]:
     """The gains at equal KL, a run a seed, and what either reached by itself, a run a policy."""
-    gains = [gains_at_equal_kl(own, other, ZERO) for own, other in zip(mine, peers, strict=True)]
+    gains = [gains_at_equal_kl(own, other, first.score) for own, other in zip(mine, peers, strict=True)]
     own, other = ([pair[side] for pair in gains] for side in range(2))
     all_own, all_others = ([one for side in sides for one in side] for sides in (mine, peers))
     name = f"trl {TRL}"
@@ -129,11 +130,11 @@ def rows(mine: Sequence[Sequence[Reached]], peers: Sequence[Sequence[Reached]]) 
     ]
 
 
-def panel(mine: Sequence[Sequence[Reached]], peers: Sequence[Sequence[Reached]]) -> Panel:
+def panel(mine: Sequence[Sequence[Reached]], peers: Sequence[Sequence[Reached]], first: Reached) -> Panel:
     """Score over the root of KL, a line a seed."""
     lines = []
     for name, sides in (("ours", mine), (f"TRL {TRL}", peers)):
         for side in sides:
             points = sorted((max(one.kl, 0.0) ** 0.5, one.score) for one in side)
-            lines.append(Line(name, [(0.0, ZERO), *points], dots=True))
+            lines.append(Line(name, [(0.0, first.score), *points], dots=True))
     return Panel("gold score at the end", "root of KL (nats)", lines)

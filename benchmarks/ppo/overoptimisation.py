@@ -29,7 +29,7 @@ from worker.learning.sampling import SamplingSettings, sample_responses
 from worker.learning.seeds import derive_seed
 
 Way = Literal["single", "ours"]
-EVERY = 8
+EVERY = 4
 """Rollouts between two measurements."""
 REFERENCE_PROMPTS, REFERENCE_ANSWERS = 64, 4
 """From which a reward model's scores get their zero and their unit."""

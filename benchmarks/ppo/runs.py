@@ -25,7 +25,7 @@ from worker.learning.records import Sample
 from worker.learning.sampling import SamplingSettings, sample_responses
 
 FRESH = 4
-"""Answers to each test opening by which a policy is measured."""
+"""Answers to each held-out opening by which a policy is measured."""
 
 Result = TypeVar("Result")
 History = list[dict[str, float]]
@@ -33,7 +33,7 @@ History = list[dict[str, float]]
 
 @dataclass(frozen=True)
 class Measured:
-    """What fresh answers to the test openings say of a policy."""
+    """What fresh answers to the held-out openings say of a policy."""
 
     kl: float
     """Nats a sequence from the policy that all began with."""
@@ -52,7 +52,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Tester:
-    """Has policies answer the test openings."""
+    """Has policies answer the held-out openings."""
 
     reference: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -63,7 +63,7 @@ class Tester:
         self, policy: PreTrainedModel, rewards: Mapping[str, RewardFunction], episodes: int = 0, fresh: int = FRESH
     ) -> Measured:
         """A policy's KL, and its mean scores under some rewards."""
-        prompts = openings("test")
+        prompts = openings("heldout")
         answers = sample_responses(policy, self.tokenizer, prompts, fresh, self.sampling, self.seed)
         flat: list[Sample] = [sample for samples in answers for sample in samples]
         repeated = [prompt for prompt in prompts for _ in range(fresh)]

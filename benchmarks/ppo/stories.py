@@ -53,8 +53,8 @@ def normalised_gold(prompts: Sequence[Prompt], responses: Sequence[str]) -> Tens
     return (gold(prompts, responses) - ZERO) / UNIT
 
 
-def openings(*sets: Literal["train", "test"]) -> list[Messages]:
-    """The prompts of some sets: 300 train and 100 test."""
+def openings(*sets: Literal["train", "heldout"]) -> list[Messages]:
+    """The prompts of some sets: 300 train and 100 held-out ones."""
     rows = map(json.loads, OPENINGS.read_text().splitlines())
     return [({"role": "user", "content": row["opening"]},) for row in rows if row["set"] in sets]
 
@@ -83,7 +83,7 @@ def story_policy(say: Callable[[str], None]) -> Path:
 
 def taught_stories() -> list[str]:
     """What the demo's model writes, each answer after its opening."""
-    prompts = openings("train", "test")
+    prompts = openings("train", "heldout")
     model, tokenizer = load_language_model(str(TEACHER), torch.device("cpu")), load_tokenizer(str(TEACHER))
     answers = sample_responses(model, tokenizer, prompts, ANSWERS, SAMPLING, SEED)
     return [

@@ -27,7 +27,7 @@ def toy(
     def told(number: int, result: tuple[History, Measured]) -> None:
         history, end = result
         say(
-            f"  seed {seeds[number]}: score {end.scores['gold']:.2f} on test openings, KL"
+            f"  seed {seeds[number]}: score {end.scores['gold']:.2f} on held-out openings, KL"
             f" {last_quarter(history, 'objective/kl'):.2f}"
         )
 

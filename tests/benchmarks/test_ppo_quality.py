@@ -11,7 +11,7 @@ from benchmarks.ppo.figures import Reached, gains_at_equal_kl, has_collapsed, la
 from benchmarks.ppo.overoptimisation import Climb
 from benchmarks.ppo.runs import Measured
 from benchmarks.ppo.settings import TOY
-from benchmarks.ppo.stories import gold, normalised_gold, openings
+from benchmarks.ppo.stories import UNIT, ZERO, gold, normalised_gold, openings
 
 pytestmark = pytest.mark.learning
 
@@ -112,13 +112,16 @@ def test_the_fall_from_the_best_is_told_in_its_standard_errors() -> None:
     most = rows["ours, the seed that falls most", "standard errors"]
     assert most["ours"] == pytest.approx(0.5)
     assert most["met"] is True
+    panels = overoptimisation.panels([fallen, kept])
+    assert [panel.title for panel in panels] == ["single", "ours"]
+    assert panels[0].lines[0].points[1] == (1.0, pytest.approx((4.0 - ZERO) / UNIT))
     beside = rows["gold at the end", "ours beside single"]
     assert (beside["ours"], beside["peer"], beside["met"]) == (3.95, 3.5, True)
 
 
 def test_the_rows_beside_the_peer() -> None:
     mine = [[Reached(1.0, 3.0), Reached(4.0, 4.0)]]
-    [equal, *_] = against_trl.rows(mine, [[Reached(1.0, 3.0), Reached(4.0, 4.0)]])
+    [equal, *_] = against_trl.rows(mine, [[Reached(1.0, 3.0), Reached(4.0, 4.0)]], Reached(0.0, 2.0))
     assert equal["ratio"] == 1.0
     assert equal["met"] is True
 
@@ -141,8 +144,8 @@ def test_a_drawing_is_an_svg_with_every_line(tmp_path: Path) -> None:
 
 def test_gold_is_the_same_on_either_scale() -> None:
     stories = ['"We did it," said Mina. She was happy.', ""]
-    prompts = openings("test")[:2]
-    assert len(openings("train")) == 300
+    prompts = openings("heldout")[:2]
+    assert (len(openings("train")), len(openings("heldout")), len(openings("train", "heldout"))) == (300, 100, 400)
     assert [toy.raw(score) for score in normalised_gold(prompts, stories).tolist()] == pytest.approx(
-        gold(prompts, stories).tolist()
+        gold(prompts, stories).tolist(), abs=1e-5
     )

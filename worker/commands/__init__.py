@@ -1,11 +1,12 @@
-"""Which learning steps run from files alone, without a server? `prefloop pretrain`, `sft`, `reward` and `ppo`."""
+"""Which learning steps run from files alone? `prefloop pretrain`, `sft`, `sample`, `reward` and `ppo`."""
 
 import click
 
 from worker.commands.policy import ppo
 from worker.commands.reward import reward
+from worker.commands.sampling import sample
 from worker.commands.training import pretrain, sft
 
-__all__ = ["learning_commands", "ppo", "pretrain", "reward", "sft"]
+__all__ = ["learning_commands", "ppo", "pretrain", "reward", "sample", "sft"]
 
-learning_commands: list[click.Command] = [pretrain, sft, reward, ppo]
+learning_commands: list[click.Command] = [pretrain, sft, sample, reward, ppo]

@@ -1,8 +1,10 @@
-"""What stands in a file of JSON Lines, plain or gzipped, and which of its lines cannot be read?"""
+"""What stands in a file of JSON Lines, plain or gzipped, which of its lines cannot be read, and how is one written?"""
 
 import gzip
 import json
+import os
 import re
+import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -110,3 +112,32 @@ def _check_characters(row: Json) -> None:
     except UnicodeEncodeError as error:
         half = error.object[error.start]
         raise ValueError(f"it holds {half!a}, half of a surrogate pair, which is no character") from error
+
+
+@contextmanager
+def written_lines(out: Path) -> Iterator[Callable[[Row], None]]:
+    """Gives a function that writes a line; the file takes the place of `out` when the block ends well.
+
+    A block that raises leaves nothing. The file is gzipped if its name ends so.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = out.with_name(f".{out.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    try:
+        with aside.open("xb") as file:
+            if out.suffix == ".gz":
+                with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed:
+                    yield _writer(packed)
+            else:
+                yield _writer(file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(out)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _writer(file: BufferedIOBase) -> Callable[[Row], None]:
+    def write(row: Row) -> None:
+        file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+
+    return write

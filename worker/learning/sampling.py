@@ -89,7 +89,7 @@ def sample_responses(
     seeds = torch.randint(SEED_LIMIT, (len(prompts), n), generator=generator).tolist()
     encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     for prompt_ids in encoded:
-        _check_room(model, prompt_ids, settings)
+        check_room(model, prompt_ids, settings)
     ends = end_token_ids(model, tokenizer)
     mine = shared_out(list(zip(encoded, seeds, strict=True)))
     written = _written(model, mine, ends, settings, report)
@@ -211,7 +211,10 @@ def _continuously(
     return [[(ids, seed) for ids in own] for own in responses]
 
 
-def _check_room(model: PreTrainedModel, prompt_ids: Sequence[int], settings: SamplingSettings) -> None:
+def check_room(model: PreTrainedModel, prompt_ids: Sequence[int], settings: SamplingSettings) -> None:
+    """Raises ValueError where a prompt is empty, or leaves no room for a response in the model's context."""
+    if not prompt_ids:
+        raise ValueError("the prompt has no token: there is nothing to go on from")
     room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if room is not None and len(prompt_ids) + settings.max_new_tokens > room:
         raise ValueError(

@@ -1,16 +1,10 @@
 """Where do labels come from where there is no server, and where do scores go? JSON Lines, plain or gzipped."""
 
-import gzip
-import json
-import os
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from io import BufferedIOBase
 from itertools import chain, islice
 from pathlib import Path
 
-from worker.learning.json_lines import Json, LineError, Row, each_line, refusal
+from worker.learning.json_lines import Json, LineError, Row, each_line, refusal, written_lines
 from worker.learning.progress import Progress, Report, silent
 from worker.learning.records import Label, Prompt, Scale
 from worker.learning.reward.lines import Line, parse_line
@@ -88,10 +82,10 @@ def score_file(path: Path, out: Path, score: Scorer, report: Report = silent) ->
     """
     total = _count(path)
     done = 0
-    with _written_aside(out) as file:
+    with written_lines(out) as write:
         for lines in _pieces(each_line(path, parse_line), SCORED_AT_ONCE):
             for row in _scored(lines, score):
-                file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+                write(row)
             done += len(lines)
             report(Progress("score", done, total))
     return done
@@ -137,22 +131,3 @@ def _said(said: Scored, own: slice) -> dict[str, Json]:
     deviations = [None] * len(scores) if said.deviations is None else said.deviations[own].tolist()
     outputs = {output: values[own].tolist() for output, values in said.outputs.items()}
     return {"scores": scores, "deviations": deviations} | ({"outputs": outputs} if outputs else {})
-
-
-@contextmanager
-def _written_aside(out: Path) -> Iterator[BufferedIOBase]:
-    """A file that takes the place of `out` when the block ends well; one that raises leaves nothing."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = out.with_name(f".{out.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
-    try:
-        with aside.open("xb") as file:
-            if out.suffix == ".gz":
-                with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed:
-                    yield packed
-            else:
-                yield file
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(out)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -186,6 +186,7 @@ def test_flex_attention_packs_all_sets_into_one_row() -> None:
     torch.testing.assert_close(features, one_by_one(llama(), sets), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("attention", ["sdpa", "eager", "flex_attention"])
 def test_every_attention_path_is_exact_on_a_gpu(attention: str) -> None:

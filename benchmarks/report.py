@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Row:
-    """Ours beside a peer's in one case; higher is better.
+    """Ours beside a peer's in one case; higher is better, or where `lower` says so the reverse, and the ratio with it.
 
     `interval` is of the ratio, where it was estimated from more than the runs. `equal` says that the goal is reached
     by a ratio whose interval reaches it: ours need not be more, only not certainly less.
@@ -32,6 +32,7 @@ class Row:
     goal: float | None = None
     interval: tuple[float, float] | None = None
     equal: bool = False
+    lower: bool = False
 
     @property
     def ours(self) -> float:
@@ -44,9 +45,14 @@ class Row:
         return statistics.median(self.peer_runs)
 
     @property
+    def ratio(self) -> float:
+        """How many times better ours is."""
+        return self._ratio(self.ours, self.peer)
+
+    @property
     def spread(self) -> tuple[float, float]:
         """The interval, or the least and greatest ratio of runs that came after one another."""
-        ratios = [own / other for own, other in zip(self.ours_runs, self.peer_runs, strict=True)]
+        ratios = [self._ratio(own, other) for own, other in zip(self.ours_runs, self.peer_runs, strict=True)]
         return self.interval or (min(ratios), max(ratios))
 
     @property
@@ -54,7 +60,10 @@ class Row:
         """Whether the goal is reached, where there is one."""
         if self.goal is None:
             return None
-        return (self.spread[1] if self.equal else self.ours / self.peer) >= self.goal
+        return (self.spread[1] if self.equal else self.ratio) >= self.goal
+
+    def _ratio(self, ours: float, peer: float) -> float:
+        return peer / ours if self.lower else ours / peer
 
     def as_json(self) -> dict[str, Any]:
         """With all digits that say anything."""
@@ -66,7 +75,7 @@ class Row:
             "peer_name": self.peer_name,
             "ours_runs": [_short(run) for run in self.ours_runs],
             "peer_runs": [_short(run) for run in self.peer_runs],
-            "ratio": _short(self.ours / self.peer),
+            "ratio": _short(self.ratio),
             "spread": [_short(end) for end in self.spread],
             "goal": self.goal,
             "met": self.met,
@@ -102,14 +111,14 @@ def write(file: Path, benchmark: str, rows: Sequence[Row], **more: Any) -> None:
 
 def show(rows: Sequence[Row]) -> None:
     """Prints the table."""
-    print(f"\n{'case':28} {'metric':10} {'ours':>8} {'peer':>8} {'ratio':>7} {'spread':>14} {'goal':>5}  met")
+    print(f"\n{'case':28} {'metric':20} {'ours':>8} {'peer':>8} {'ratio':>7} {'spread':>14} {'goal':>5}  met")
     for row in rows:
         shown = row.as_json()
         spread = "{:g} to {:g}".format(*shown["spread"])
         goal = "" if row.goal is None else f"{row.goal:g}"
         met = {True: "yes", False: "NO", None: ""}[row.met]
         print(
-            f"{row.case:28} {row.metric:10} {shown['ours']:>8g} {shown['peer']:>8g} {shown['ratio']:>7g}"
+            f"{row.case:28} {row.metric:20} {shown['ours']:>8g} {shown['peer']:>8g} {shown['ratio']:>7g}"
             f" {spread:>14} {goal:>5}  {met}"
         )
 

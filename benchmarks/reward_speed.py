@@ -26,9 +26,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
-from transformers import PreTrainedTokenizerFast as FastTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,6 +34,7 @@ sys.path.insert(0, str(ROOT))  # the benchmarks are not installed
 
 from benchmarks.peer import peer_python  # noqa: E402
 from benchmarks.report import Row, show, write  # noqa: E402
+from benchmarks.words import WORDS, word_tokenizer  # noqa: E402
 from worker.learning.evaluation import bootstrap_ratio  # noqa: E402
 from worker.learning.models import pick_device  # noqa: E402
 from worker.learning.progress import Progress  # noqa: E402
@@ -49,8 +48,6 @@ TRL = "1.16.0"
 GOALS = {2: 1.0, 4: 5.0, 9: 15.0}
 STRETCHES = 3
 SEED = 5
-WORDS = 4_000
-PAD, END, UNKNOWN = "<pad>", "<eos>", "<unk>"
 LIKED, DISLIKED = range(100), range(100, 200)
 Precision = Literal["fp32", "bf16"]
 
@@ -134,13 +131,10 @@ def _gumbel(draw: random.Random) -> float:
 
 def new_model(scope: Scope, folder: Path) -> None:
     """A random Llama with a tokenizer of words, and the head that our trainer gives it."""
-    names = [PAD, END, UNKNOWN, *(f"w{word}" for word in range(WORDS))]
-    inner = Tokenizer(models.WordLevel({name: number for number, name in enumerate(names)}, unk_token=UNKNOWN))
-    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = FastTokenizer(tokenizer_object=inner, pad_token=PAD, eos_token=END, unk_token=UNKNOWN)
+    tokenizer = word_tokenizer()
     tokenizer.save_pretrained(folder)
     config = LlamaConfig(
-        vocab_size=len(names),
+        vocab_size=len(tokenizer),
         max_position_embeddings=2048,
         num_labels=1,
         pad_token_id=0,

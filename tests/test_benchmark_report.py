@@ -20,6 +20,11 @@ def test_a_goal_is_met_by_the_ratio_and_not_by_the_best_run() -> None:
     assert Row("", "", [1.0], [1.0], "peer").met is None
 
 
+def test_where_lower_is_better_the_ratio_is_turned_over() -> None:
+    memory = Row("", "MB", [100.0, 80.0], [300.0, 160.0], "peer", goal=2.5, lower=True)
+    assert (memory.ratio, memory.spread, memory.met) == (pytest.approx(230 / 90), (2.0, 3.0), True)
+
+
 @pytest.mark.parametrize(("interval", "met"), [((0.93, 1.01), True), ((0.90, 0.99), False), ((1.1, 1.2), True)])
 def test_equal_means_not_certainly_less(interval: tuple[float, float], met: bool) -> None:
     assert Row("", "accuracy", [0.70], [0.72], "peer", 1.0, interval, equal=True).met is met

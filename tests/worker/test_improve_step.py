@@ -129,7 +129,8 @@ def test_a_killed_run_goes_on_where_it_was_to_the_same_policy(
     with monkeypatch.context() as patched:
         patched.setattr(Attempt, "report", lambda _attempt, progress: began.append((progress.phase, progress.done)))
         execution.execute(run_id, number)
-    assert began[0] == (phase, 2)
+    told_again = [(phase, 1)] if phase == "PPO" else []  # where it stands
+    assert began[: len(told_again) + 1] == [*told_again, (phase, 2)]
     assert states() == []
     resumed = improved(committed, round_id)
     with committed.begin() as session:  # once more, from the beginning

@@ -6,9 +6,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from worker.learning.policy.devices import check_alike, gathered, is_first, joined, shared_out, sum_gradients
@@ -99,6 +101,83 @@ def test_what_fails_in_one_process_ends_all(tmp_path: Path) -> None:
     assert run.returncode != 0
     assert "the second one found a mistake" in run.stderr
     assert time.monotonic() - began < 120
+
+
+CHOICES: dict[str, dict[str, Any]] = {
+    "gae": {"minibatches": 2},
+    "grpo": {"estimator": "grpo", "group_size": 4, "kl_in": "loss"},
+    "adapters": {"lora_rank": 2, "value_warmup": 1},
+}
+RUNS = """
+import json, sys
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+import torch
+from safetensors.torch import save_file
+from tests.learning.ppo_runs import PROMPTS, QUICK, count_good
+from worker.learning.models import load_language_model, load_tokenizer
+from worker.learning.policy import devices
+from worker.learning.ppo import improve_policy
+
+folder, out, choices = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
+with devices.joined("cpu") as device:
+    for name, choice in choices.items():
+        counts, samples = {"scored": 0, "learned": 0}, []
+
+        def counted(prompts, responses):
+            counts["scored"] += len(responses)
+            return count_good(prompts, responses)
+
+        def count(_module, _arguments, given, _output):
+            counts["learned"] += given["input_ids"].numel() if torch.is_grad_enabled() else 0
+
+        def keep(rollout, _step):
+            samples.extend(sample.token_ids for sample in rollout.samples)
+
+        model = load_language_model(folder, device)
+        reference = None if "lora_rank" in choice else deepcopy(model)
+        model.base_model.register_forward_hook(count, with_kwargs=True)
+        settings, tokenizer = replace(QUICK, **choice), load_tokenizer(folder)
+        improved = improve_policy(model, reference, tokenizer, counted, PROMPTS, settings, 0, keep=keep)
+        place = out / name / ("first" if devices.is_first() else "second")
+        place.mkdir(parents=True)
+        save_file(dict(improved.policy.named_parameters()), place / "weights.safetensors")
+        facts = {"counts": counts, "samples": samples, "metrics": improved.metrics}
+        (place / "facts.json").write_text(json.dumps(facts))
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs with every choice, in the folder "1" by one process and in "2" by two."""
+    folder = tmp_path_factory.mktemp("runs")
+    program = folder / "runs.py"
+    program.write_text(RUNS)
+    for processes in (1, 2):
+        run = torchrun(program, tiny_folder, folder / str(processes), json.dumps(CHOICES), processes=processes)
+        assert run.returncode == 0, run.stderr
+    return folder
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_two_processes_come_to_what_one_comes_to(choice: str, runs: Path) -> None:
+    """The same samples over four rollouts and the same weights but for rounding, each with half of the work."""
+    places = [runs / "1" / choice / "first", runs / "2" / choice / "first", runs / "2" / choice / "second"]
+    alone, first, second = (json.loads((place / "facts.json").read_text()) for place in places)
+    assert alone["samples"] == first["samples"] == second["samples"]
+    assert len(alone["samples"]) == 256
+    assert alone["counts"]["scored"] == 256
+    for one in (first, second):
+        assert one["counts"]["scored"] == 128
+        assert 0.35 < one["counts"]["learned"] / alone["counts"]["learned"] < 0.65
+    for name in ("objective/scores", "objective/kl", "objective/kl_coef", "loss/policy", "grad_norm", "policy/steps"):
+        expected = [row[name] for row in alone["metrics"]]
+        assert [row[name] for row in first["metrics"]] == pytest.approx(expected, abs=1e-5), name
+    whole, half, other_half = (load_file(place / "weights.safetensors") for place in places)
+    for name, weight in whole.items():
+        torch.testing.assert_close(half[name], weight, atol=1e-5, rtol=0)
+        assert torch.equal(half[name], other_half[name]), name
 
 
 def test_alone_all_is_given_back() -> None:

@@ -155,7 +155,7 @@ def test_ppo_shows_what_the_judge_that_it_never_saw_thinks(
         assert isinstance(row["watched/evaluation"], float)
         assert row["watched/evaluation"] != row["objective/scores"]
         assert row["seconds/left"] >= 0
-    assert "PPO after 2 rollouts (all rollouts are done)" in log_of(committed, round_id)
+    assert "policy version 1 after 2 rollouts of PPO: all rollouts are done" in log_of(committed, round_id)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
 """What do people hold up as good? Corrections and winning responses, which the round's policy is fine-tuned on."""
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from app.domain import snapshots
 from app.domain.filters import one_of
@@ -14,7 +14,7 @@ from app.tables import FinishReason, Response, Snapshot, Split
 from worker import artifacts
 from worker.attempt import Attempt
 from worker.learning.corpus import Pair, length_of
-from worker.learning.language_model import FINE_TUNING, TrainedModel, context_of, finetune
+from worker.learning.language_model import FINE_TUNING, context_of, finetune
 from worker.learning.models import load_tokenizer
 from worker.learning.seeds import derive_seed
 from worker.steps.inputs import RoundInputs, as_messages, named_by
@@ -64,16 +64,29 @@ def exemplary(ranked: RankedSet) -> Iterator[tuple[int, str]]:
         yield ranked.responses[winner]
 
 
-def fine_tune(attempt: Attempt, inputs: RoundInputs, pairs: Sequence[Pair]) -> TrainedModel:
+@dataclass(frozen=True)
+class FineTuned:
+    """The round's policy after fine-tuning, and how it went."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    pairs: int
+    """Corrections and winning responses, those that were held out included."""
+    epoch: int
+    """The one whose weights were kept."""
+
+
+def fine_tune(attempt: Attempt, inputs: RoundInputs, pairs: Sequence[Pair]) -> FineTuned:
     """Teaches the round's policy the pairs, going on where an earlier attempt of the run was killed.
 
     Raises:
         ValueError: if no pair is short enough for the model.
     """
     source = artifacts.local(inputs.policy.uri, inputs.policy.content_hash)
+    fitting = _short_enough(source, pairs)
     trained = finetune(
         source,
-        _short_enough(source, pairs),
+        fitting,
         replace(FINE_TUNING, **inputs.settings.sft.model_dump()),
         derive_seed(inputs.round.seed, "sft"),
         attempt.named("SFT"),
@@ -81,7 +94,7 @@ def fine_tune(attempt: Attempt, inputs: RoundInputs, pairs: Sequence[Pair]) -> T
         attempt.device,
     )
     attempt.flush()
-    return trained
+    return FineTuned(trained.model, trained.tokenizer, len(fitting), trained.best_epoch)
 
 
 def _short_enough(source: str, pairs: Sequence[Pair]) -> list[Pair]:

@@ -21,7 +21,7 @@ from worker.learning.reward.model import RewardModel as Scorer
 from worker.learning.reward.model import load_reward_model
 from worker.learning.sampling import SamplingSettings
 from worker.learning.seeds import derive_seed
-from worker.steps.fine_tune import fine_tune, read_examples
+from worker.steps.fine_tune import FineTuned, fine_tune, read_examples
 from worker.steps.inputs import RoundInputs, as_messages, load_policy, named_by, read_prompts, read_round
 
 _ENDED: Mapping[Ended, str] = {
@@ -57,12 +57,10 @@ def improve_current_policy(attempt: Attempt) -> None:
             read_examples(session, inputs) if inputs.settings.loop.improve_by != "ppo" else [],
             reward_models.reward_models_of_round(session, inputs.round),
         )
-    said: list[str] = []
-    model, tokenizer = _taught(attempt, source, said)
-    if source.is_optimised:
-        improved = _optimised(attempt, source, model, tokenizer)
-        said.append(f"PPO after {len(improved.metrics)} rollouts ({_ENDED[improved.ended]})")
-        model = improved.policy
+    tuned = fine_tune(attempt, inputs, source.examples) if source.examples else None
+    model, tokenizer = (tuned.model, tuned.tokenizer) if tuned else load_policy(inputs.policy, attempt.device)
+    improved = _optimised(attempt, source, model, tokenizer) if source.is_optimised else None
+    model = improved.policy if improved else model
     attempt.flush()
     artifact = artifacts.store(
         inputs.run, attempt.number, "policy", lambda folder: save_model(model, tokenizer, folder)
@@ -77,18 +75,20 @@ def improve_current_policy(attempt: Attempt) -> None:
             uri=artifact.uri,
             content_hash=artifact.content_hash,
         )
-        runs.note(run, f"policy version {policy.version}: {'; '.join(said)}")
+        runs.note(run, f"policy version {policy.version} {_in_words(tuned, improved)}")
         rounds.finish_step(session, run.id, attempt.number)
     artifacts.discard_states(inputs.run.id)
 
 
-def _taught(attempt: Attempt, source: Source, said: list[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The round's policy, fine-tuned first where the project wants that."""
-    if not source.examples:
-        return load_policy(source.inputs.policy, attempt.device)
-    trained = fine_tune(attempt, source.inputs, source.examples)
-    said.append(f"SFT on {len(source.examples)} corrections and winning responses, epoch {trained.best_epoch} is kept")
-    return trained.model, trained.tokenizer
+def _in_words(tuned: FineTuned | None, improved: ImprovedPolicy | None) -> str:
+    said = []
+    if tuned is not None:
+        said.append(
+            f"after SFT on {tuned.pairs} corrections and winning responses, with the weights of epoch {tuned.epoch}"
+        )
+    if improved is not None:
+        said.append(f"after {len(improved.metrics)} rollouts of PPO: {_ENDED[improved.ended]}")
+    return "; ".join(said)
 
 
 def _optimised(

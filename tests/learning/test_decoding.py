@@ -189,7 +189,8 @@ def test_rows_that_have_ended_are_not_read_on() -> None:
 
 
 def test_it_tells_how_many_are_done_and_what_that_raises_ends_it() -> None:
-    model, told = made(llama), []
+    model = made(llama)
+    told: list[int] = []
     write_responses(model, requests(), drawing, frozenset({END}), 200, "fp32", told.append)
     assert told[-1] == 15
     assert told == sorted(told)

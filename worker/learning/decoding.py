@@ -144,8 +144,8 @@ class _Padded:
 
     def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], room: int) -> None:
         self._model = model
-        self._cache = _roomy_cache(model)
         batch = pad(prompts, 0, model.device, side="left")
+        self._cache = _roomy_cache(model, batch.input_ids.shape[1] + room)
         self._mask = torch.cat([batch.attention_mask, batch.attention_mask.new_ones((len(prompts), room))], dim=1)
         self._read = 0
         self._positions = batch.position_ids
@@ -242,20 +242,25 @@ def _forward_arguments(model: PreTrainedModel) -> set[str]:
 # The cache
 
 
-def _roomy_cache(model: PreTrainedModel) -> DynamicCache:
+def _roomy_cache(model: PreTrainedModel, tokens: int) -> DynamicCache:
     """The model's own cache, with room ahead wherever a layer attends to everything before."""
     cache = DynamicCache(config=model.config)
-    cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [RoomyLayer(tokens) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
 
 
 class RoomyLayer(DynamicLayer):  # type: ignore[misc] # transformers is not typed
     """Keys and values in room that is taken ahead, both [rows or more, heads, columns or more, width].
 
-    transformers' own layer copies all of it to append a token, and again to drop rows; that was two thirds of the
-    time of sampling on a CPU. Here a token is written into its column, columns double when they are full, and rows
-    that leave are filled with the last ones. `keys` and `values` show the part that is in use.
+    transformers' own layer copies all of it to append a token, and again to drop rows; on a CPU that took as long as
+    the attention itself. Here a token is written into its column, columns double when they are full, and rows that
+    leave are filled with the last ones. `keys` and `values` show the part that is in use. It takes no more room
+    than for `limit` tokens a row before they are there.
     """
+
+    def __init__(self, limit: int = 2**62) -> None:
+        super().__init__()
+        self._limit = limit
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Takes device and shape from the first states: [rows, heads, tokens, width].
@@ -276,7 +281,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc] # transformers is not type
         rows, start = len(key_states), self.keys.shape[2]
         end = start + key_states.shape[2]
         if end > self._rooms[0].shape[2]:
-            self._move(rows, end + max(SPARE_COLUMNS, end))
+            self._move(rows, max(end, min(end + max(SPARE_COLUMNS, end), self._limit)))
         for room, states in zip(self._rooms, (key_states, value_states), strict=True):
             room[:rows, :, start:end] = states
         self._show(rows, end)

@@ -31,7 +31,7 @@ class SamplingSettings:
     """Only the likeliest tokens that together reach this probability may be drawn."""
     max_new_tokens: int = 128
     """A response that has not ended by then is cut."""
-    batch_tokens: int = 16_384
+    batch_tokens: int = 32_768
     """The most tokens, prompts and room for responses, that are in the loop's cache at once."""
     precision: Precision = "fp32"
     """bf16 is faster where the hardware has it; auto takes it there. In fp32 batches of other sizes draw the same."""

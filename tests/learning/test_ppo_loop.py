@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.learning.ppo_runs import QUICK, improve, nothing
+from tests.learning.ppo_runs import PROMPTS, QUICK, improve, nothing
 from worker.learning.progress import Progress
 from worker.learning.sampling import SamplingSettings
 
@@ -83,6 +83,16 @@ def test_the_policy_cannot_be_its_own_reference(tiny_model: Any, tiny_tokenizer:
 def test_without_prompts_there_is_nothing_to_learn(tiny_model: Any, tiny_tokenizer: Any) -> None:
     with pytest.raises(ValueError, match="there are no prompts to answer"):
         improve(tiny_model, tiny_tokenizer, QUICK, prompts=[])
+
+
+@pytest.mark.parametrize(("text", "reason"), [("", "the prompt has no token"), ("cat " * 60, "do not fit")])
+def test_every_prompt_is_looked_at_before_anything_is_learned(
+    tiny_model: Any, tiny_tokenizer: Any, text: str, reason: str
+) -> None:
+    """Not in the middle of the run, when its turn comes."""
+    prompts = [*PROMPTS, ({"role": "user", "content": text},)]
+    with pytest.raises(ValueError, match=reason):
+        improve(tiny_model, tiny_tokenizer, replace(QUICK, episodes=1, batch_episodes=1), prompts=prompts)
 
 
 @pytest.mark.parametrize(

@@ -176,6 +176,12 @@ def test_a_reward_of_the_wrong_shape_is_refused() -> None:
         scores_of(one_number, PROMPTS[:2], [ENDED, CUT])
 
 
+@pytest.mark.parametrize("scores", [[1.0, 2.0], np.array([1, 2]), torch.tensor([1, 2], dtype=torch.bfloat16)])
+def test_scores_may_be_any_numbers(scores: Any) -> None:
+    found = scores_of(lambda _prompts, _responses: scores, PROMPTS[:2], [ENDED, CUT])
+    assert (found.tolist(), found.dtype) == ([1.0, 2.0], torch.float32)
+
+
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])
 def test_a_score_that_is_no_number_is_refused_with_its_response(wrong: float) -> None:
     def undefined(prompts: Sequence[Prompt], responses: Sequence[str]) -> Tensor:

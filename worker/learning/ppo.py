@@ -14,10 +14,10 @@ no value function. What they change: ratios are clipped token by token, and the 
 tokens of a step, where GRPO takes it response by response.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from worker.learning.batches import token_budget
 from worker.learning.likelihood import micro_batches
-from worker.learning.models import computes_in_bf16
+from worker.learning.models import computes_in_bf16, encode_prompt
 from worker.learning.pace import Pace, weights_of
 from worker.learning.policy.actor import Actor, new_actor
 from worker.learning.policy.course import Checkpoints, PPOCourse, fingerprint_of
@@ -33,12 +33,13 @@ from worker.learning.policy.devices import gathered, process_count, shared_out, 
 from worker.learning.policy.estimators import Estimate, estimate
 from worker.learning.policy.guards import Ended
 from worker.learning.policy.kl import leaves_rollout, next_kl_coefficient, reference_kl
-from worker.learning.policy.metrics import check_first_ratio, rollout_metrics, step_metrics
+from worker.learning.policy.metrics import check_first_ratio, rollout_metrics, step_metrics, steps_metrics
 from worker.learning.policy.rewards import length_prices, token_rewards
 from worker.learning.policy.rollouts import Judges, RewardFunction, Rollout, answer, asked_prompts, collect
 from worker.learning.policy.settings import PPOSettings
 from worker.learning.progress import Progress, Report, silent
 from worker.learning.records import Prompt
+from worker.learning.sampling import check_room
 from worker.learning.seeds import derive_seed, generator_for
 
 Metrics = dict[str, float]
@@ -98,6 +99,8 @@ def improve_policy(
     """
     if not prompts:
         raise ValueError("there are no prompts to answer: give at least one")
+    for prompt in prompts:
+        check_room(policy, encode_prompt(tokenizer, prompt), settings.sampling)
     if settings.watch_patience is not None and not watched:
         raise ValueError("watch_patience needs a watched reward: name one, or leave watch_patience out")
     if settings.batch_episodes < process_count():
@@ -163,14 +166,14 @@ def learn_from(run: PPORun, course: PPOCourse, rollout: Rollout, pace: Pace) -> 
     if course.length_target is None:
         course.length_target = float(rollout.mask.sum(dim=1).float().mean())
     rewards = token_rewards(rollout, course.kl_coefficient, course.length_target, settings)
-    own = estimate(rollout, rewards, settings)
-    row = rollout_metrics(rollout, rewards, own.returns if settings.has_critic else None)
+    estimated = estimate(rollout, rewards, settings)
+    row = rollout_metrics(rollout, rewards, estimated.returns if settings.has_critic else None)
     row["objective/kl_coef"] = course.kl_coefficient
     row["objective/length_price"] = float(length_prices(rollout, course.length_target, settings.length_penalty).mean())
-    row |= learn(run, course, rollout, own)
+    row |= learn(run, course, rollout, estimated)
     adapt_kl_coefficient(course, rollout, settings)
-    tokens = sum(map(len, rollout.dialogues)) * row["policy/steps"] / settings.minibatches
-    written = float(rollout.mask.sum()) * row["policy/steps"] / settings.minibatches
+    epochs = row["policy/steps"] / settings.minibatches
+    tokens, written = epochs * sum(map(len, rollout.dialogues)), epochs * float(rollout.mask.sum())
     pace.lap("learn", round(tokens), passes=3 if settings.lora_rank is None else 2, predicted=round(written))
     return row | pace.metrics()
 
@@ -190,7 +193,7 @@ def new_course(run: PPORun) -> PPOCourse:
     rates = {"policy": settings.learning_rate, "value": settings.critic_learning_rate or settings.learning_rate}
     groups = {"policy": actor.policy_parameters(), "value": actor.value_parameters()}
     optimiser = torch.optim.AdamW(
-        [{"params": own, "lr": rates[name], "highest": rates[name]} for name, own in groups.items() if own],
+        [{"params": group, "lr": rates[name], "highest": rates[name]} for name, group in groups.items() if group],
         eps=settings.adam_epsilon,
         weight_decay=0.0,
         fused=True,
@@ -198,35 +201,46 @@ def new_course(run: PPORun) -> PPOCourse:
     return PPOCourse(optimiser, settings.kl_coefficient, settings.length_target)
 
 
-def learn(run: PPORun, course: PPOCourse, rollout: Rollout, own: Estimate) -> Metrics:
-    """Makes epochs x minibatches steps on one rollout, fewer where the policy leaves it; their mean metrics."""
-    settings, optimiser = run.settings, course.optimiser
-    for group in optimiser.param_groups:
+def learn(run: PPORun, course: PPOCourse, rollout: Rollout, estimated: Estimate) -> Metrics:
+    """Makes epochs x minibatches steps on one rollout, fewer where the policy leaves it; metrics of these steps."""
+    settings = run.settings
+    for group in course.optimiser.param_groups:
         group["lr"] = group["highest"] * (1 - course.step / settings.rollouts)
-    is_warmup = course.step < settings.value_warmup
-    learned = [*([] if is_warmup else run.actor.policy_parameters()), *run.actor.value_parameters()]
     rows: list[Metrics] = []
-    steps = 0
     for episodes in minibatches(run, course.step):
-        row = accumulate_gradients(run, course, rollout, own, episodes)
+        row = accumulate_gradients(run, course, rollout, estimated, episodes)
         rows.append(row)
         if leaves_rollout(row["policy/approxkl"], settings):
-            optimiser.zero_grad()
+            course.optimiser.zero_grad()
             break
-        if is_warmup:
-            for parameter in run.actor.policy_parameters():
-                parameter.grad = None
-        sum_gradients(learned)
-        row["grad_norm"] = float(nn.utils.clip_grad_norm_(learned, settings.max_grad_norm))
-        optimiser.step()
-        optimiser.zero_grad()
-        steps += 1
-    first = {key: rows[0][key] for key in ("policy/ratio_error", "policy/ratio_error_mean")}
-    check_first_ratio(*first.values(), is_bf16=computes_in_bf16(rollout.mask.device, settings.precision))
-    means = {key: fmean(row[key] for row in rows if key in row) for key in rows[0]}
-    largest = max(row["policy/ratio_max"] for row in rows)
-    rate = optimiser.param_groups[0]["lr"]
-    return {**means, **first, "policy/ratio_max": largest, "policy/steps": float(steps), "learning_rate": rate}
+        row["grad_norm"] = step_along_gradients(run, course)
+    found = steps_metrics(rows)
+    is_bf16 = computes_in_bf16(rollout.mask.device, settings.precision)
+    check_first_ratio(found["policy/ratio_error"], found["policy/ratio_error_mean"], is_bf16=is_bf16)
+    return found | {"learning_rate": course.optimiser.param_groups[0]["lr"]}
+
+
+def step_along_gradients(run: PPORun, course: PPOCourse) -> float:
+    """One optimiser step; gives the norm that the gradients had before they were clipped.
+
+    Raises:
+        RuntimeError: if that is no number; the weights are then still those of the step before.
+    """
+    policy, values = run.actor.policy_parameters(), run.actor.value_parameters()
+    if course.step < run.settings.value_warmup:
+        for parameter in policy:
+            parameter.grad = None  # the optimiser passes over it
+        policy = []
+    sum_gradients([*policy, *values])
+    norm = float(nn.utils.clip_grad_norm_([*policy, *values], run.settings.max_grad_norm))
+    if not math.isfinite(norm):
+        raise RuntimeError(
+            f"the gradients overflow in rollout {course.step}: the policy has come apart, or scores are huge. Lower"
+            " learning_rate, or set score_clip"
+        )
+    course.optimiser.step()
+    course.optimiser.zero_grad()
+    return norm
 
 
 def minibatches(run: PPORun, step: int) -> Iterator[list[int]]:
@@ -240,7 +254,7 @@ def minibatches(run: PPORun, step: int) -> Iterator[list[int]]:
 
 
 def accumulate_gradients(
-    run: PPORun, course: PPOCourse, rollout: Rollout, own: Estimate, episodes: Sequence[int]
+    run: PPORun, course: PPOCourse, rollout: Rollout, estimated: Estimate, episodes: Sequence[int]
 ) -> Metrics:
     """The gradients of one optimiser step's loss, the mean over all tokens of its episodes; metrics of the step.
 
@@ -252,7 +266,7 @@ def accumulate_gradients(
     budget = run.settings.micro_batch_tokens or token_budget(rollout.mask.device)
     seen: list[dict[str, Tensor]] = []
     for group in micro_batches(run.actor.language_model, dialogues, budget):
-        loss, found = losses_of(run, course, rollout, own, [mine[index] for index in group])
+        loss, found = losses_of(run, course, rollout, estimated, [mine[index] for index in group])
         (loss / tokens).backward()  # type: ignore[no-untyped-call]
         seen.append({name: values.cpu() for name, values in found.items()})
     seen = gathered(seen)
@@ -260,7 +274,7 @@ def accumulate_gradients(
 
 
 def losses_of(
-    run: PPORun, course: PPOCourse, rollout: Rollout, own: Estimate, rows: Sequence[int]
+    run: PPORun, course: PPOCourse, rollout: Rollout, estimated: Estimate, rows: Sequence[int]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss summed over the tokens of some episodes, and what is to be known of each of these tokens."""
     settings = run.settings
@@ -269,7 +283,11 @@ def losses_of(
     def known(table: Tensor) -> Tensor:  # [tokens of these episodes]
         return table[list(rows), : new.mask.shape[1]][new.mask]
 
-    logprobs, old_logprobs, advantages = new.logprobs[new.mask], known(rollout.outputs.logprobs), known(own.advantages)
+    logprobs, old_logprobs, advantages = (
+        new.logprobs[new.mask],
+        known(rollout.outputs.logprobs),
+        known(estimated.advantages),
+    )
     policy_loss = clipped_policy_loss(logprobs, old_logprobs, advantages, settings.clip_range)
     loss = policy_loss.sum()
     log_ratio = (logprobs - old_logprobs).detach()
@@ -282,7 +300,7 @@ def losses_of(
     if settings.kl_in == "loss":
         loss = loss + course.kl_coefficient * reference_kl(logprobs, known(rollout.reference_logprobs)).sum()
     if settings.has_critic:
-        values, returns = new.values[new.mask], known(own.returns)
+        values, returns = new.values[new.mask], known(estimated.returns)
         value_loss = clipped_value_loss(values, known(rollout.outputs.values), returns, settings.value_clip_range)
         loss = loss + settings.value_coefficient * value_loss.sum()
         found["value_loss"] = value_loss.detach()

@@ -1,5 +1,8 @@
 """How does a run go? The figures of a rollout and of a step, under the field's usual names."""
 
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
 from torch import Tensor
 
 from worker.learning.evaluation import ended_rate, mean_length
@@ -61,6 +64,19 @@ def step_metrics(tokens: dict[str, Tensor]) -> dict[str, float]:
         named["loss/value"] = tokens["value_loss"].mean()
         named["val/clipfrac"] = tokens["value_clipped"].float().mean()
     return {name: float(value) for name, value in named.items()}
+
+
+def steps_metrics(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Metrics of all steps on a rollout: means, but the largest ratio of all, and the errors of the first step alone.
+
+    Args:
+        rows: of each step; one that was not made, since the policy had left the rollout, has no `grad_norm`.
+    """
+    named = {name: fmean(row[name] for row in rows if name in row) for name in rows[0]}
+    named |= {name: rows[0][name] for name in ("policy/ratio_error", "policy/ratio_error_mean")}
+    named["policy/ratio_max"] = max(row["policy/ratio_max"] for row in rows)
+    named["policy/steps"] = float(sum("grad_norm" in row for row in rows))
+    return named
 
 
 def check_first_ratio(largest: float, mean: float, *, is_bf16: bool) -> None:

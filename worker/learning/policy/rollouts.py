@@ -153,10 +153,9 @@ def scores_of(reward: RewardFunction, prompts: Sequence[Prompt], samples: Sequen
         ValueError: if the reward gave another number of scores, or one that is not finite.
     """
     texts = [sample.text for sample in shared_out(samples)]
-    scores = reward(shared_out(prompts), texts)
-    if scores.shape != (len(texts),):
-        raise ValueError(f"the reward gave scores of shape {list(scores.shape)} for {len(texts)} responses")
-    own = scores.detach().float().cpu()
+    own = torch.as_tensor(reward(shared_out(prompts), texts)).detach().float().cpu()
+    if own.shape != (len(texts),):
+        raise ValueError(f"the reward gave scores of shape {list(own.shape)} for {len(texts)} responses")
     if not bool(own.isfinite().all()):
         wrong = int((~own.isfinite()).nonzero()[0])
         raise ValueError(f"the reward gave {float(own[wrong])} for this response: {texts[wrong]!r}")

@@ -300,3 +300,14 @@ def test_every_setting_is_documented_with_its_default() -> None:
         is_word = default is None or isinstance(default, bool)
         assert rows[name] == (words[default] if is_word else str(default)), name
     assert set(names) <= rows.keys()
+
+
+def test_every_metric_and_every_key_is_documented(folder: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    given = ("--policy", tiny_folder, "--reward", folder / "reward", "--prompts", folder / "prompts.jsonl")
+    run = command(*given, "--watch", folder / "other", "--out", tmp_path / "out", *QUICK)
+    assert run.exit_code == 0, run.output
+    documented = set(re.findall(r"`([\w/]+)`", DOCS[DOCS.index("## What comes out") :]))
+    for file in ("metrics.jsonl", "samples.jsonl"):
+        names = {name.replace("watched/other", "watched/NAME") for name in lines(tmp_path / "out" / file)[-1]}
+        assert names - {"rollout"} <= documented, file
+    assert set(json.loads((tmp_path / "out" / "ppo.json").read_text())) <= documented

@@ -91,7 +91,9 @@ def run(
     Stop it at any time: the same command goes on from its last checkpoint. Until the policy is written, checkpoints,
     metrics and samples stand beside OUT in OUT.checkpoints.
     """
-    with clear_errors(), joined(device) as where:
+    checkpoints = out.with_name(f"{out.name}.checkpoints")
+    stopped = f"the same command goes on from its last checkpoint, if there is one yet in {checkpoints}"
+    with clear_errors(stopped), joined(device) as where:
         console.quiet = not is_first()
         chosen = read_settings(PPOSettings, settings, changes)
         _check_folders(out, [policy, reference, *rewards, *watched])
@@ -111,7 +113,7 @@ def run(
             "prompts": {"file": str(prompts), "count": len(asked), "sha256": _hash(asked)},
             "seed": seed,
         }
-        record = RunRecord(out.with_name(f"{out.name}.checkpoints"))
+        record = RunRecord(checkpoints)
         record.begin(facts, chosen)
         critic = _critic(judges[0], tokenizer) if chosen.has_critic and chosen.critic == "separate" else None
         with progress_bar(SHOWN) as bar:
@@ -126,7 +128,7 @@ def run(
                 record.reporting(bar),
                 critic=critic,
                 watched={name: reward_function([judge], "none", 0.0, seed) for name, judge in onlookers.items()},
-                checkpoints=record.folder,
+                checkpoints=checkpoints,
                 keep=record.keep,
             )
         if is_first():

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worker.learning.corpus import is_held_out
+from worker.learning.json_lines import LineError
 from worker.learning.records import Label
 from worker.learning.reward.evaluation import prompt_key
-from worker.learning.reward.files import LineError, labels_of, read_lines
+from worker.learning.reward.files import labels_of, read_lines
 from worker.learning.reward.lines import Line
 from worker.learning.reward.scales import on_common_scales
 

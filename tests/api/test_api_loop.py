@@ -71,6 +71,7 @@ def test_a_project_begins_with_version_0(house: House) -> None:
     assert (base["version"], base["uri"]) == (0, "tiny")
     assert policies["current_policy_id"] == base["id"]
     whole = house.admin.get("~/policies/0")
-    assert [(link["policy_version"], link["revisions"]) for link in whole["lineage"]] == [(0, 0)]
+    (link,) = whole["lineage"]
+    assert (link["policy_version"], link["revisions"], link["improved_by"]) == (0, 0, None)
     house.admin.refused(404, "GET", "~/policies/1")
     assert house.admin.get("~/reward-models")["items"] == []

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.domain import policies, reward_models, rounds, runs
+from app.domain import policies, projects, reward_models, rounds, runs
 from app.tables import Person, PolicyScore, RewardModelPurpose, Round, RoundState, Step
 from tests.admin_project import AdminProject, make_admin_project, make_comparisons, make_label
 from tests.web.visitor import Visitor
@@ -189,6 +189,37 @@ def test_round_tells_its_verdict_scores_and_lineage(place: AdminProject, committ
     assert "+0.625" in page
     assert "has come to prefer rightly </dt> <dd> 0.66" in page
     assert "version 1" in admin.get(f"{place.root}/rounds").text
+
+
+@pytest.mark.parametrize(
+    ("improve_by", "said"),
+    [
+        ("sft", "fine-tuned on corrections and winning responses of snapshot 1 (1 label by 1 annotator)"),
+        ("sft_then_ppo", "fine-tuned on labels of snapshot 1, then learned from reward model"),
+    ],
+)
+def test_round_tells_how_its_policy_was_improved(
+    place: AdminProject, committed: Committed, admin: Visitor, improve_by: str, said: str
+) -> None:
+    with committed.begin() as session:
+        project = projects.get_project(session, place.project.id)
+        project.settings = {**project.settings, "loop": {"improve_by": improve_by}}
+    admin.post(f"{place.root}/rounds")
+    finish(committed, place, Step.SAMPLE_RESPONSES)
+    with committed.begin() as session:
+        make_label(session, place)
+    admin.post(f"{place.root}/rounds/1/fire")
+    with committed.begin() as session:
+        round_ = rounds.get_round(session, place.project.id, 1)
+        if improve_by == "sft":
+            run = runs.list_runs(session, place.project.id)[0]
+            policies.add_policy(session, round_, run, reward_model=None, uri="policies/1", content_hash="cd" * 32)
+        else:
+            add_results(session, round_)
+    assert said in " ".join(admin.get(f"{place.root}/rounds/1").text.split())
+    with committed() as session:
+        link, base = policies.lineage(session, policies.get_policy(session, place.project.id, 1))
+    assert (link.improved_by, base.improved_by) == (improve_by, None)
 
 
 def add_results(session: Session, round_: Round) -> None:

@@ -147,6 +147,7 @@ class _Padded:
         batch = pad(prompts, 0, model.device, side="left")
         self._cache = _roomy_cache(model, batch.input_ids.shape[1] + room)
         self._mask = torch.cat([batch.attention_mask, batch.attention_mask.new_ones((len(prompts), room))], dim=1)
+        self._last_alone = _last_alone(model)
         self._read = 0
         self._positions = batch.position_ids
         self.logits = self._forward(batch.input_ids)
@@ -167,7 +168,7 @@ class _Padded:
             position_ids=self._positions,
             past_key_values=self._cache,
             use_cache=True,
-            logits_to_keep=1,
+            **self._last_alone,
         )
         self.logits = output.logits[:, -1]
         return self.logits
@@ -179,7 +180,7 @@ class _EqualLengths:
     def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], cache_name: str) -> None:
         self._model = model
         self._cache = DynamicCache(config=model.config)
-        self._keywords = {cache_name: self._cache, "use_cache": True}
+        self._keywords = {cache_name: self._cache, "use_cache": True, **_last_alone(model)}
         self.logits = self._forward(torch.tensor(prompts, device=model.device))
 
     def read(self, tokens: Tensor) -> Tensor:
@@ -200,6 +201,7 @@ class _WithoutCache:
     def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> None:
         self._model = model
         self._ids = torch.tensor(prompts, device=model.device)
+        self._last_alone = _last_alone(model)
         self.logits = self._forward()
 
     def read(self, tokens: Tensor) -> Tensor:
@@ -210,7 +212,7 @@ class _WithoutCache:
         self._ids, self.logits = self._ids[rows], self.logits[rows]
 
     def _forward(self) -> Tensor:
-        self.logits = self._model(input_ids=self._ids, use_cache=False).logits[:, -1]
+        self.logits = self._model(input_ids=self._ids, use_cache=False, **self._last_alone).logits[:, -1]
         return self.logits
 
 
@@ -229,10 +231,15 @@ def _pads(model: PreTrainedModel) -> bool:
     """Whether padding on the left changes nothing: every layer is attention, with a mask and given positions."""
     if _cache_name(model) != "past_key_values":
         return False
-    if not {"attention_mask", "position_ids", "logits_to_keep"} <= _forward_arguments(model):
+    if not {"attention_mask", "position_ids"} <= _forward_arguments(model):
         return False
     plain = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)
     return all(type(layer) in plain for layer in DynamicCache(config=model.config).layers)
+
+
+def _last_alone(model: PreTrainedModel) -> dict[str, int]:
+    """What spares the logits of all tokens but the last, where the model can."""
+    return {"logits_to_keep": 1} if "logits_to_keep" in _forward_arguments(model) else {}
 
 
 def _forward_arguments(model: PreTrainedModel) -> set[str]:

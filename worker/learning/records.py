@@ -126,7 +126,8 @@ class Sample:
 
     `token_ids` are the sampled tokens, the end token included where the policy gave one
     ("ended"); "cut" means that the length limit came first. `seed` is the sample's own: the same
-    model, prompt, settings and seed write it again.
+    model, prompt, settings and seed write it again. Where many are drawn from one stream of noise (continuous
+    batching, a server) it is that stream's.
     """
 
     text: str

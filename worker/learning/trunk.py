@@ -8,7 +8,7 @@ a few tokens of every model, and what its family does not keep exact is not used
 import math
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from statistics import fmean
@@ -59,7 +59,8 @@ class Way:
 
     def passes_over(self, rows: Sequence[EncodedSet]) -> bool:
         """Whether these rows hide so much that responses attend by themselves."""
-        return self.attention == PREFIX and fmean(map(hidden_keys, rows)) >= self.least_hidden
+        shares = self.attention == PREFIX and any(len(row.response_ids) > 1 for row in rows)
+        return shares and fmean(map(hidden_keys, rows)) >= self.least_hidden
 
     def is_shared(self, row: EncodedSet) -> bool:
         """Whether a row needs a mask: flex attention packs rows of one response too."""
@@ -88,10 +89,17 @@ def states_before(trunk: PreTrainedModel, rows: Sequence[EncodedSet], way: Way, 
     is_shared = way.is_shared(rows[0])
     layout = (pack if is_shared and way.attention == FLEX else lay_out)(rows, 0, trunk.device)
     places = places_before(rows, layout)
+    given: dict[str, Any] = {}
+    if is_shared:
+        mask = attention_mask(layout, way.attention, trunk.dtype)
+        given = {"position_ids": layout.position_ids, "attention_mask": mask}
     with ExitStack() as stack:
+        if way.attention:
+            stack.enter_context(_attending(trunk, way.attention))
+        if way.passes_over(rows):
+            stack.enter_context(behind_prompts(layout))
         if way.cuts_last_mlp and (layer := last_mlp(trunk)) is not None:
             stack.enter_context(only_at(layer, torch.unique(places)))
-        given = stack.enter_context(_sharing(trunk, rows, layout, way)) if is_shared else {}
         stack.enter_context(autocast(trunk.device, precision))
         # With a cache transformers forgets which tokens of a row belong together, and they leak into each other.
         states: Tensor = trunk(input_ids=layout.input_ids, use_cache=False, **given).last_hidden_state
@@ -115,19 +123,12 @@ def places_before(rows: Sequence[EncodedSet], layout: Layout) -> Tensor:
 
 
 @contextmanager
-def _sharing(trunk: PreTrainedModel, rows: Sequence[EncodedSet], layout: Layout, way: Way) -> Iterator[dict[str, Any]]:
-    """Inside, the trunk attends by the way's name; gives what it takes beside the tokens.
-
-    Rows of one response, and sampling, keep the attention that the model came with.
-    """
+def _attending(trunk: PreTrainedModel, attention: str) -> Iterator[None]:
+    """Inside, the trunk attends by this name; sampling keeps what the model came with."""
     before = trunk.config._attn_implementation
-    passes_over = way.passes_over(rows)
-    name = "sdpa" if way.attention == PREFIX and not passes_over else way.attention
-    trunk.config._attn_implementation = name
-    mask = attention_mask(layout, name, trunk.dtype)
+    trunk.config._attn_implementation = attention
     try:
-        with behind_prompts(layout) if passes_over else nullcontext():
-            yield {"position_ids": layout.position_ids, "attention_mask": mask}
+        yield
     finally:
         trunk.config._attn_implementation = before
 

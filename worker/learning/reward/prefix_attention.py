@@ -92,19 +92,30 @@ def shared_prefix_attention(
     """Attention as transformers calls it: states [rows, heads, columns, width] -> [rows, columns, heads, width]."""
     groups = _groups.get()
     if groups is None:
-        plain: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-        return plain
+        return _attended(module, query, key, value, attention_mask, **options), None
     rows, _, columns, _ = query.shape
     longest = groups.prompt_mask.shape[-1]
-    prompts, _ = sdpa_attention_forward(
-        module, *(states[:, :, :longest] for states in (query, key, value)), groups.prompt_mask, **options
-    )
+    before = (query[:, :, :longest], key[:, :, :longest], value[:, :, :longest])
+    prompts = _attended(module, *before, groups.prompt_mask, **options)
     own = (_taken(query, groups.queries), _taken(key, groups.keys), _taken(value, groups.keys))
-    responses, _ = sdpa_attention_forward(module, *own, groups.mask, **options)
+    responses = _attended(module, *own, groups.mask, **options)
     # Behind a shorter prompt stand responses, whose own outputs replace what was computed there.
     whole = torch.cat([prompts, prompts.new_zeros(rows, columns - longest, *prompts.shape[2:])], dim=1)
     flat = whole.flatten(0, 1).index_copy(0, groups.queries[groups.real], responses[groups.real])
     return flat.view(rows, columns, *flat.shape[1:]), None
+
+
+def _attended(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
+) -> Tensor:
+    """Plain attention. On CPUs it is up to twice as fast in fp32 as in bf16, with the backward pass and conversions."""
+    states = query, key, value
+    if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            attended, _ = sdpa_attention_forward(module, *(each.float() for each in states), mask, **options)
+    else:
+        attended, _ = sdpa_attention_forward(module, *states, mask, **options)
+    return attended.to(value.dtype)  # type: ignore[no-any-return]
 
 
 def _taken(states: Tensor, places: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -97,37 +97,32 @@ def run(
         console.quiet = not is_first()
         chosen = read_settings(PPOSettings, settings, changes)
         _check_folders(out, [policy, reference, *rewards, *watched])
-        if len({folder.name for folder in watched}) < len(watched):
-            raise ValueError("two reward models that look on have the same name: rename one of the folders")
-        if chosen.watch_patience is not None and not watched:
-            raise ValueError("the setting watch_patience asks a reward model that looks on: name it with --watch")
+        _check_watched(watched, chosen)
         tokenizer = load_tokenizer(policy)
         asked = [line.messages for line in read_prompts(prompts, _fits(policy, tokenizer, chosen))]
-        judges = [load_reward_model(folder, where) for folder in rewards]
-        onlookers = {folder.name: load_reward_model(folder, where) for folder in watched}
+        judges, onlookers = ({folder: load_reward_model(folder, where) for folder in own} for own in (rewards, watched))
         facts = {
             "policy": policy,
             "reference": reference,
-            "rewards": [_told(folder, judge) for folder, judge in zip(rewards, judges, strict=True)],
-            "watched": [_told(folder, onlookers[folder.name]) for folder in watched],
+            "rewards": _told(judges),
+            "watched": _told(onlookers),
             "prompts": {"file": str(prompts), "count": len(asked), "sha256": _hash(asked)},
             "seed": seed,
         }
-        record = RunRecord(checkpoints)
-        record.begin(facts, chosen)
-        critic = _critic(judges[0], tokenizer) if chosen.has_critic and chosen.critic == "separate" else None
+        record = RunRecord(checkpoints, facts, chosen)
+        models = list(judges.values())
         with progress_bar(SHOWN) as bar:
             improved = improve_policy(
                 load_language_model(policy, where),
                 _reference(policy, reference, chosen, where),
                 tokenizer,
-                reward_function(judges, chosen.conservatism, chosen.conservatism_coefficient, seed),
+                reward_function(models, chosen.conservatism, chosen.conservatism_coefficient, seed),
                 asked,
                 chosen,
                 seed,
                 record.reporting(bar),
-                critic=critic,
-                watched={name: reward_function([judge], "none", 0.0, seed) for name, judge in onlookers.items()},
+                critic=_critic(models[0], tokenizer, chosen),
+                watched={folder.name: onlooker for folder, onlooker in onlookers.items()},
                 checkpoints=checkpoints,
                 keep=record.keep,
             )
@@ -142,6 +137,13 @@ def _check_folders(out: Path, sources: Sequence[str | Path | None]) -> None:
         raise ValueError(f"{out} holds other things than a policy of a run, and would be replaced: name another folder")
     if any(source is not None and Path(source).resolve() == out.resolve() for source in sources):
         raise ValueError(f"{out} is what the run begins with, and would be replaced: name another folder with --out")
+
+
+def _check_watched(watched: Sequence[Path], settings: PPOSettings) -> None:
+    if len({folder.name for folder in watched}) < len(watched):
+        raise ValueError("two reward models that look on have the same name: rename one of the folders")
+    if settings.watch_patience is not None and not watched:
+        raise ValueError("the setting watch_patience asks a reward model that looks on: name it with --watch")
 
 
 def _fits(policy: str, tokenizer: PreTrainedTokenizerBase, settings: PPOSettings) -> Callable[[Prompt], None]:
@@ -171,14 +173,17 @@ def _reference(
     return load_language_model(reference or policy, device)
 
 
-def _critic(judge: RewardModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+def _critic(judge: RewardModel, tokenizer: PreTrainedTokenizerBase, settings: PPOSettings) -> PreTrainedModel | None:
+    """What a value function of its own starts from; None where there is none."""
+    if not settings.has_critic or settings.critic == "shared":
+        return None
     check_same_vocabulary(tokenizer, judge.tokenizer)
     return judge.model
 
 
-def _told(folder: Path, judge: RewardModel) -> dict[str, str]:
-    """Where a reward model is, and what tells it from another that may stand there later."""
-    return {"folder": str(folder), "weights": first_numbers(judge.model)}
+def _told(judges: Mapping[Path, RewardModel]) -> list[dict[str, str]]:
+    """Where reward models are, and what tells each from another that may stand there later."""
+    return [{"folder": str(folder), "weights": first_numbers(judge.model)} for folder, judge in judges.items()]
 
 
 def _hash(prompts: Sequence[Prompt]) -> str:

@@ -34,23 +34,19 @@ Row = Mapping[str, Any]
 class RunRecord:
     """The folder beside the result in which a run stands while it goes on; the first process alone writes there."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._facts: dict[str, Any] = {}
-        self._is_begun = False
-        self._metrics, self._samples = LineFile(folder / METRICS), LineFile(folder / SAMPLES)
-
-    def begin(self, facts: Row, settings: PPOSettings) -> None:
+    def __init__(self, folder: Path, facts: Row, settings: PPOSettings) -> None:
         """Says which run this is, and compares it with the one that stands there, if one has come to a checkpoint.
 
         Raises:
             ValueError: if another run stands there, naming what differs.
         """
         versions = {package: version(package) for package in PACKAGES}
+        self._folder = folder
         self._facts = {**facts, "settings": asdict(settings), "versions": versions}
-        file = self.folder / FACTS
-        if any(self.folder.glob("step-*")) and file.exists():
-            self._compare(json.loads(file.read_text(encoding="utf-8")))
+        self._is_begun = False
+        self._metrics, self._samples = LineFile(folder / METRICS), LineFile(folder / SAMPLES)
+        if any(folder.glob("step-*")) and (folder / FACTS).exists():
+            self._compare(json.loads((folder / FACTS).read_text(encoding="utf-8")))
 
     def _compare(self, before: Row) -> None:
         then, now = _flat(before), _flat(json.loads(_shown(self._facts)))
@@ -59,7 +55,7 @@ class RunRecord:
         if names:
             told = ", ".join(f"{name} was {then.get(name)} and is {now.get(name)}" for name in names)
             raise ValueError(
-                f"{self.folder} holds another run, which did not come to its end: {told}. Give the same as then to"
+                f"{self._folder} holds another run, which did not come to its end: {told}. Give the same as then to"
                 " go on with it; name another --out, or remove that folder, to start anew"
             )
 
@@ -78,8 +74,8 @@ class RunRecord:
         if not is_first():
             return
         if not self._is_begun:  # what is refused before the first rollout leaves nothing behind
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _write(self.folder / FACTS, [_shown(self._facts)])
+            self._folder.mkdir(parents=True, exist_ok=True)
+            _write(self._folder / FACTS, [_shown(self._facts)])
             self._is_begun = True
         self._samples.put(step + 1, samples_to_read(rollout))
 
@@ -92,7 +88,7 @@ class RunRecord:
             SAMPLES: self._samples.read(),
         }
         save_model(improved.policy, tokenizer, out, files=files)
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self._folder)
 
 
 def samples_to_read(rollout: Rollout) -> list[dict[str, Any]]:

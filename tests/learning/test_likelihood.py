@@ -215,6 +215,15 @@ def test_flex_attention_packs_all_dialogues_into_one_row() -> None:
     assert rows == [1]
 
 
+def test_flex_attention_leaves_a_dialogue_beyond_the_window_to_the_model() -> None:
+    model = tiny("Mistral", attn_implementation="flex_attention").requires_grad_(False)
+    dialogues = [Dialogue([3] * 90, [4, 5, END]), Dialogue([6, 7], [8, END])]
+    with torch.compiler.set_stance("force_eager"), torch.no_grad():
+        assert way_of(model.base_model).attention == "flex_attention"
+        own = ours(model, dialogues, 0.7)
+        torch.testing.assert_close(own, one_by_one(tiny("Mistral"), dialogues, 0.7), rtol=1e-4, atol=1e-5)
+
+
 def test_adapters_learn_the_same() -> None:
     from peft import LoraConfig, inject_adapter_in_model
 

@@ -63,8 +63,9 @@ class Way:
         return shares and fmean(map(hidden_keys, rows)) >= self.least_hidden
 
     def is_shared(self, row: EncodedSet) -> bool:
-        """Whether a row needs a mask: flex attention packs rows of one response too."""
-        return bool(self.attention) and (len(row.response_ids) > 1 or self.attention == FLEX)
+        """Whether a row needs our mask: flex attention packs rows of one response too, unless a window ends inside."""
+        packs = self.attention == FLEX and row.tokens <= self.longest
+        return bool(self.attention) and (len(row.response_ids) > 1 or packs)
 
 
 _ways: WeakKeyDictionary[nn.Module, Way] = WeakKeyDictionary()

@@ -189,9 +189,9 @@ def test_the_gradient_of_the_loss_for_leaving_agrees_with_finite_differences() -
     assert logprobs.grad.tolist() == pytest.approx((1 - (reference - logprobs).exp()).tolist())
 
 
-def test_a_rollout_is_left_where_kl_says_so_or_is_no_number() -> None:
+def test_a_rollout_is_left_where_kl_says_so() -> None:
     limited = replace(QUICK, epoch_kl_limit=0.1)
-    assert [leaves_rollout(kl, limited) for kl in (0.0, 0.1, 0.11, math.nan)] == [False, False, True, True]
+    assert [leaves_rollout(kl, limited) for kl in (0.0, 0.1, 0.11, math.inf)] == [False, False, True, True]
     assert not leaves_rollout(1e9, replace(QUICK, epoch_kl_limit=None))
 
 
@@ -230,6 +230,13 @@ def test_step_metrics_by_hand() -> None:
         },
         abs=1e-7,
     )
+
+
+def test_ratios_out_of_all_bounds_are_still_numbers() -> None:
+    tokens = {"policy_loss": torch.zeros(1), "policy_clipped": torch.zeros(1), "entropy": torch.zeros(1)}
+    row = step_metrics({"log_ratio": torch.tensor([500.0]), **tokens})
+    assert all(math.isfinite(value) for value in row.values())
+    assert row["policy/ratio_max"] == pytest.approx(math.exp(20))
 
 
 def test_explained_variance_by_hand() -> None:

@@ -13,6 +13,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from tests.learning.ppo_runs import QUICK, are_equal, count_good, improve, weights_of
+from worker.learning.policy.rollouts import Rollout
 from worker.learning.policy.settings import PPOSettings
 from worker.learning.records import Prompt
 from worker.learning.sampling import SamplingSettings
@@ -112,6 +113,19 @@ def test_gradients_that_overflow_end_the_run_with_advice(tiny_model: Any, tiny_t
     with pytest.raises(RuntimeError, match=r"the gradients overflow in rollout 0: .* Lower learning_rate"):
         improve(tiny_model, tiny_tokenizer, settings, reward=huge)
     assert are_equal(before, weights_of(tiny_model))
+
+
+def test_a_policy_that_has_come_apart_ends_the_run_with_advice(tiny_model: Any, tiny_tokenizer: Any) -> None:
+    """Weights that are no numbers are told as such, whatever limits there are, and by no figure that is none."""
+
+    def spoil(rollout: Rollout, step: int) -> None:
+        with torch.no_grad():
+            tiny_model.get_output_embeddings().weight.fill_(float("nan"))
+
+    seen: list[object] = []
+    with pytest.raises(RuntimeError, match="the gradients overflow in rollout 0: the policy has come apart"):
+        improve(tiny_model, tiny_tokenizer, replace(SMALL, epoch_kl_limit=0.1), keep=spoil, report=seen.append)
+    assert seen == []
 
 
 # The early stop.

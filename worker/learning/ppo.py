@@ -283,11 +283,8 @@ def losses_of(
     def known(table: Tensor) -> Tensor:  # [tokens of these episodes]
         return table[list(rows), : new.mask.shape[1]][new.mask]
 
-    logprobs, old_logprobs, advantages = (
-        new.logprobs[new.mask],
-        known(rollout.outputs.logprobs),
-        known(estimated.advantages),
-    )
+    logprobs, old_logprobs = new.logprobs[new.mask], known(rollout.outputs.logprobs)
+    advantages = known(estimated.advantages)
     policy_loss = clipped_policy_loss(logprobs, old_logprobs, advantages, settings.clip_range)
     loss = policy_loss.sum()
     log_ratio = (logprobs - old_logprobs).detach()

@@ -28,9 +28,10 @@ def leaves_rollout(approximate_kl: float, settings: PPOSettings) -> bool:
     """Whether the learned policy has gone so far from the rollout's that its tokens teach nothing about it.
 
     Args:
-        approximate_kl: Schulman's k2 estimate in nats a token, the mean over a step.
+        approximate_kl: Schulman's k2 estimate in nats a token, the mean over a step. Where it is no number the step
+            itself fails.
     """
-    return settings.epoch_kl_limit is not None and not approximate_kl <= settings.epoch_kl_limit
+    return settings.epoch_kl_limit is not None and approximate_kl > settings.epoch_kl_limit
 
 
 def exceeds_budget(kl: float, kl_start: float, settings: PPOSettings) -> bool:

@@ -47,7 +47,7 @@ def step_metrics(tokens: dict[str, Tensor]) -> dict[str, float]:
         tokens: by name, one number a token; see `ppo.losses_of`.
     """
     log_ratio = tokens["log_ratio"]
-    ratio = log_ratio.exp()
+    ratio = log_ratio.clamp(-20, 20).exp()  # as in the loss
     named = {
         "loss/policy": tokens["policy_loss"].mean(),
         "policy/policykl": -log_ratio.mean(),

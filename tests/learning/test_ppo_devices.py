@@ -82,6 +82,30 @@ def test_work_is_shared_out_and_comes_back_in_order(tmp_path: Path) -> None:
     assert "the rank is not the same in all processes: give all of them the same command" in first["told"]
 
 
+ON_CUDA = """
+import torch
+from torch import nn
+from worker.learning.policy import devices
+
+with devices.joined("auto") as device:
+    rank, count = torch.distributed.get_rank(), devices.process_count()
+    assert (device.type, device.index) == ("cuda", rank)
+    weight = nn.Parameter(torch.zeros(3, device=device))
+    weight.grad = torch.full((3,), float(rank + 1), device=device)
+    devices.sum_gradients([weight])
+    assert weight.grad.tolist() == [count * (count + 1) / 2] * 3
+    assert [int(tensor) for tensor in devices.gathered([torch.tensor(rank)])] == list(range(count))
+"""
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_gradients_are_summed_between_cuda_devices(tmp_path: Path) -> None:
+    program = tmp_path / "cuda.py"
+    program.write_text(ON_CUDA)
+    run = torchrun(program, processes=torch.cuda.device_count())
+    assert run.returncode == 0, run.stderr
+
+
 FAILING = """
 import sys, time
 from worker.learning.policy import devices

@@ -9,7 +9,6 @@ import os
 import re
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -84,10 +83,12 @@ class Stretch:
 class Turns:
     """One trainer's side: it works while the other one waits."""
 
-    phases: Counter[str] = field(default_factory=Counter)
+    phases: dict[str, float] = field(default_factory=dict)
     tokens: int = 0
     steps: int = 0
     began: float = 0.0
+    waited: float = 0.0
+    """Seconds between the rollout before and this one."""
 
     def __post_init__(self) -> None:
         self.answers = os.fdopen(os.dup(1), "w", buffering=1)
@@ -98,10 +99,12 @@ class Turns:
 
     def begin(self) -> None:
         """Waits to be asked for a rollout."""
+        asked = time.perf_counter()
         if not sys.stdin.readline():
             raise SystemExit
-        self.phases, self.tokens, self.steps = Counter(), 0, 0
+        self.phases, self.tokens, self.steps = {}, 0, 0
         self.began = time.perf_counter()
+        self.waited = self.began - asked
 
     def end(self) -> None:
         """Tells what the rollout took."""
@@ -120,7 +123,7 @@ class Turns:
         began = time.perf_counter()
         yield
         self._synchronise()
-        self.phases[name] += time.perf_counter() - began
+        self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - began
 
     def timed(self, name: str, function: Callable[..., Result]) -> Callable[..., Result]:
         """The function, its time booked."""

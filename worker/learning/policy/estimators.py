@@ -37,9 +37,10 @@ def estimate(rollout: Rollout, rewards: Tensor, settings: PPOSettings) -> Estima
             rewards, rollout.outputs.values, settings.discount, settings.gae_lambda
         )
         return Estimate(whiten(advantages, rollout.mask), returns)
-    grouped = rewards.sum(dim=1).view(-1, settings.group_size)
+    # In fp32 the mean of equal rewards may be off by a rounding error, which their deviation would make large again.
+    grouped = rewards.double().sum(dim=1).view(-1, settings.group_size)
     advantages = left_out_advantages(grouped) if settings.estimator == "rloo" else group_advantages(grouped, settings)
-    return Estimate(advantages.view(-1, 1) * rollout.mask, torch.zeros_like(rewards))
+    return Estimate(advantages.view(-1, 1).to(rewards) * rollout.mask, torch.zeros_like(rewards))
 
 
 def generalised_advantages(

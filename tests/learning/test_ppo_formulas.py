@@ -110,10 +110,11 @@ def test_whitening_uses_the_biased_variance_of_real_tokens() -> None:
     assert kept.tolist() == pytest.approx((expected + 3.75).tolist(), abs=1e-6)
 
 
-def test_whitening_what_is_all_the_same_gives_zeros() -> None:
-    mask = torch.tensor([[True, True]])
-    assert whiten(torch.full((1, 2), 0.7), mask).tolist() == [[0.0, 0.0]]
-    assert whiten(torch.full((1, 2), 0.7), mask, shift_mean=False).tolist() == [pytest.approx([0.7, 0.7])]
+@pytest.mark.parametrize("value", [0.7, 4.9117, 2.9387545585632324])
+def test_whitening_what_is_all_the_same_gives_zeros(value: float) -> None:
+    values, mask = torch.full((7, 143), value), torch.ones(7, 143, dtype=torch.bool)
+    assert whiten(values, mask).abs().max() == 0
+    assert whiten(values, mask, shift_mean=False)[mask].tolist() == pytest.approx([value] * 1001)
 
 
 # What follows from it.

@@ -82,7 +82,7 @@ def whiten(values: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
     Returns:
         [episodes, tokens], zero where masked out; the mean is 0, or kept with shift_mean=False.
     """
-    kept = values[mask]
+    kept = values[mask].double()  # where all are equal, a rounding error of the mean would be scaled up, too
     mean, variance = kept.mean(), kept.var(unbiased=False)
     whitened = (values - mean) * torch.rsqrt(variance + 1e-8)
     return (whitened if shift_mean else whitened + mean) * mask

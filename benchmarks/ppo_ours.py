@@ -49,8 +49,6 @@ def train(turns: Turns) -> None:
             return
         metrics = progress.metrics
         turns.phases |= {name: metrics[f"seconds/{name}"] for name in PHASES}
-        if progress.done > 1:  # the wait for this turn is booked on its first phase
-            turns.phases["sample"] -= turns.waited
         turns.tokens = round(metrics["length"] * work.episodes)
         turns.end()
         if progress.done < progress.total:

@@ -87,8 +87,6 @@ class Turns:
     tokens: int = 0
     steps: int = 0
     began: float = 0.0
-    waited: float = 0.0
-    """Seconds between the rollout before and this one."""
 
     def __post_init__(self) -> None:
         self.answers = os.fdopen(os.dup(1), "w", buffering=1)
@@ -99,12 +97,10 @@ class Turns:
 
     def begin(self) -> None:
         """Waits to be asked for a rollout."""
-        asked = time.perf_counter()
         if not sys.stdin.readline():
             raise SystemExit
         self.phases, self.tokens, self.steps = {}, 0, 0
         self.began = time.perf_counter()
-        self.waited = self.began - asked
 
     def end(self) -> None:
         """Tells what the rollout took."""

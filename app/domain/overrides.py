@@ -140,3 +140,20 @@ class PPOOverrides(_Overrides):
         if self.value_warmup:
             raise ValueError(_("%(estimator)s has no value function: value_warmup must be 0", estimator=self.estimator))
         return self
+
+    @model_validator(mode="after")
+    def _the_policy_learns(self) -> "PPOOverrides":
+        rollouts = self.episodes // self.batch_episodes
+        if self.value_warmup >= rollouts:
+            counts = {"warmup": self.value_warmup, "rollouts": rollouts}
+            raise ValueError(_("value_warmup %(warmup)s leaves the policy none of %(rollouts)s rollouts", **counts))
+        if self.kl_horizon is not None and self.kl_horizon <= self.batch_episodes / 5:
+            sizes = {"horizon": self.kl_horizon, "episodes": self.batch_episodes, "least": self.batch_episodes / 5}
+            raise ValueError(
+                _(
+                    "kl_horizon %(horizon)s lets a rollout of %(episodes)s episodes turn kl_coefficient negative:"
+                    " it must be above %(least)s",
+                    **sizes,
+                )
+            )
+        return self

@@ -199,6 +199,8 @@ def test_the_base_model_is_replaced_until_the_loop_used_it(session: Session) -> 
             {"base_model": "x", "ppo": {"estimator": "grpo", "group_size": 2, "value_warmup": 1}},
             "grpo has no value function",
         ),
+        ({"base_model": "x", "ppo": {"value_warmup": 32}}, "value_warmup 32 leaves the policy none of 32 rollouts"),
+        ({"base_model": "x", "ppo": {"kl_horizon": 51}}, "it must be above 51.2"),
         (
             {"base_model": "x", "ppo": {"conservatism": "worst"}, "reward": {"posterior": False}},
             "ppo.conservatism worst asks how sure the reward model is: leave reward.posterior on",

@@ -42,6 +42,16 @@ def test_a_phase_has_its_seconds_its_tokens_and_its_share_of_the_floor() -> None
     assert row["seconds/left"] == 3 * 6
 
 
+def test_what_is_done_between_two_rollouts_is_no_part_of_either() -> None:
+    clock = Stopwatch()
+    pace = Pace(Weights(10, 10), CPU, "fp32", episodes=1, total=2, clock=clock)
+    clock.now += 7
+    pace.begin()
+    clock.now += 2
+    pace.lap("sample", tokens=5)
+    assert pace.metrics()["seconds/sample"] == 2
+
+
 def test_laps_of_one_phase_add_up_and_rollouts_do_not() -> None:
     clock = Stopwatch()
     pace = Pace(Weights(10, 10), CPU, "fp32", episodes=1, total=10, clock=clock)

@@ -167,7 +167,7 @@ def test_values_learn_first_while_the_policy_stays_to_the_bit(
 ) -> None:
     """How much of the returns they explain: nothing at the start, much after two rollouts, by a head alone some."""
     settings = replace(QUICK, episodes=3 * 64, epochs=8, value_warmup=2, critic_learning_rate=1e-2, **given)
-    settings = replace(settings, value_clip_range=5.0, missing_end_score=0)
+    settings = replace(settings, value_clip_range=5.0, missing_end_score=0, kl_horizon=1_000)
     reference = None if settings.lora_rank is not None else deepcopy(tiny_model)
     weights: list[list[torch.Tensor]] = []
     rows = improve(
@@ -181,6 +181,7 @@ def test_values_learn_first_while_the_policy_stays_to_the_bit(
     assert are_equal(weights[0], weights[1])
     assert not are_equal(weights[1], weights[2])
     assert [abs(row["objective/kl"]) < 1e-4 for row in rows] == [True] * 3  # the last was written before it learned
+    assert [row["objective/kl_coef"] for row in rows] == [settings.kl_coefficient] * 3, "nobody left yet"
     explained = [row["val/explained_variance"] for row in rows]
     assert explained[0] == pytest.approx(0, abs=1e-6)
     assert explained[2] > least

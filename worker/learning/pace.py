@@ -65,6 +65,10 @@ class Pace:
         self._last = clock()
         self._booked = _nothing()
 
+    def begin(self) -> None:
+        """Starts the clock of a rollout: what was done since the last one ended is no part of either."""
+        self._last = self._clock()
+
     def lap(self, phase: str, tokens: int, passes: float = 0.0, predicted: int = 0) -> None:
         """Books the time since the last lap on a phase of this rollout; a phase may have several laps.
 
@@ -94,7 +98,8 @@ class Pace:
         row |= {f"floor/{phase}": least / phases[phase] for phase, least in self._booked["floor"].items() if least}
         row["episodes_per_second"] = self._episodes / seconds
         row["seconds/left"] = fmean(self._rollouts[-RECENT:]) * (self._total - self._done)
-        self._last, self._booked = self._clock(), _nothing()
+        self._booked = _nothing()
+        self.begin()
         return row
 
     def _add(self, kind: str, phase: str, amount: float) -> None:

@@ -134,6 +134,7 @@ def learn_from_rollouts(
     if course.history:  # a run that goes on says where it stands
         report(Progress("improve_policy", course.step, settings.rollouts, course.history[-1]))
     while course.step < settings.rollouts or settings.is_guarded:
+        pace.begin()
         rollout = next_rollout(run, course.step, stored, pace)
         if keep is not None:
             keep(rollout, course.step)
@@ -171,7 +172,8 @@ def learn_from(run: PPORun, course: PPOCourse, rollout: Rollout, pace: Pace) -> 
     row["objective/kl_coef"] = course.kl_coefficient
     row["objective/length_price"] = float(length_prices(rollout, course.length_target, settings.length_penalty).mean())
     row |= learn(run, course, rollout, estimated)
-    adapt_kl_coefficient(course, rollout, settings)
+    if course.step >= settings.value_warmup:  # until then the policy stands still, and so must the price of leaving
+        adapt_kl_coefficient(course, rollout, settings)
     epochs = row["policy/steps"] / settings.minibatches
     tokens, written = epochs * sum(map(len, rollout.dialogues)), epochs * float(rollout.mask.sum())
     pace.lap("learn", round(tokens), passes=3 if settings.lora_rank is None else 2, predicted=round(written))

@@ -45,8 +45,8 @@ from benchmarks.report import commit, machine
 PARTS = ("toy", "peer", "overoptimisation")
 SEEDS = {"toy": 10, "peer": 2, "overoptimisation": 3}
 QUICK_SEEDS = {"toy": 2, "peer": 1, "overoptimisation": 1}
-FIRST_SEED = 2
-"""The settings were settled on seed 1."""
+FIRST_SEED = 12
+"""The settings were settled on seeds before."""
 QUICK = 768
 """Episodes of every run in the short form."""
 

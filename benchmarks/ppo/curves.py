@@ -36,15 +36,16 @@ class Panel:
     lines: Sequence[Line]
 
 
-def draw(file: Path, panels: Sequence[Panel]) -> None:
-    """Writes panels side by side, and below them what the colours stand for."""
+def draw(file: Path, panels: Sequence[Panel], *, alike: bool = False) -> None:
+    """Writes panels side by side, and below them what the colours stand for. `alike` panels have the same axes."""
     names = list(dict.fromkeys(line.name for panel in panels for line in panel.lines))
     colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
     width, height = PANEL_WIDTH * len(panels), PANEL_HEIGHT + LEGEND
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}">']
     parts.append(f"<style>{STYLE}</style>")
     for place, panel in enumerate(panels):
-        parts.append(f'<g transform="translate({place * PANEL_WIDTH} 0)">{_panel(panel, colours)}</g>')
+        drawn = _panel(panel, colours, panels if alike else [panel])
+        parts.append(f'<g transform="translate({place * PANEL_WIDTH} 0)">{drawn}</g>')
     at = LEFT
     for name, colour in colours.items():
         parts.append(f'<path d="M{at} {height - 12}h18" stroke="{colour}" stroke-width="3"/>')
@@ -53,8 +54,8 @@ def draw(file: Path, panels: Sequence[Panel]) -> None:
     file.write_text("\n".join([*parts, "</svg>"]) + "\n")
 
 
-def _panel(panel: Panel, colours: dict[str, str]) -> str:
-    xs, ys = ([point[axis] for line in panel.lines for point in line.points] for axis in (0, 1))
+def _panel(panel: Panel, colours: dict[str, str], ranged: Sequence[Panel]) -> str:
+    xs, ys = ([at[axis] for one in ranged for line in one.lines for at in line.points] for axis in (0, 1))
     across, up = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
     right, bottom = PANEL_WIDTH - RIGHT, PANEL_HEIGHT - BOTTOM
 
@@ -72,7 +73,7 @@ def _panel(panel: Panel, colours: dict[str, str]) -> str:
     parts += [f'<text x="{x(tick)}" y="{bottom + 17}" text-anchor="middle">{tick:g}</text>' for tick in across]
     for line in panel.lines:
         points = " ".join(f"{x(at)},{y(value)}" for at, value in line.points)
-        look = 'opacity="0.35" stroke-width="1"' if line.faint else 'stroke-width="2"'
+        look = 'opacity="0.6" stroke-width="1"' if line.faint else 'stroke-width="2"'
         dash = ' stroke-dasharray="5 4"' if line.dashed else ""
         colour = colours[line.name]
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" {look}{dash}/>')

@@ -140,7 +140,7 @@ def overoptimisation(
 
     climbs = all_done(executor, climb, tasks, told)
     if picture is not None:
-        draw(picture, panels(climbs))
+        draw(picture, panels(climbs), alike=True)
     return rows(climbs)
 
 

@@ -114,7 +114,7 @@ def test_the_fall_from_the_best_is_told_in_its_standard_errors() -> None:
     assert most["met"] is True
     panels = overoptimisation.panels([fallen, kept])
     assert [panel.title for panel in panels] == ["single", "ours"]
-    assert panels[0].lines[0].points[1] == (1.0, pytest.approx((4.0 - ZERO) / UNIT))
+    assert panels[0].lines[0].points[1][1] == pytest.approx((4.0 - ZERO) / UNIT)
     beside = rows["gold at the end", "ours beside single"]
     assert (beside["ours"], beside["peer"], beside["met"]) == (3.95, 3.5, True)
 

@@ -31,7 +31,7 @@ PEER = replace(TOY, episodes=1_536, kl_horizon=None)
 LABELS = 150
 """Pairs of answers to train openings."""
 SHARPNESS = 1.0
-"""A point of gold counts as much as the noise: 0.64 of a reward model's orders are right."""
+"""A point of gold counts as much as the noise."""
 REWARD = RewardSettings(epochs=2, learning_rate=1e-3, max_tokens=192, precision="fp32")
 MEMBERS = 4
 SINGLE = replace(TOY, episodes=1_920, kl_coefficient=0.01, kl_horizon=None, score_clip=None)

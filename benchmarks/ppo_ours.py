@@ -32,7 +32,7 @@ def settings_for(work: Work) -> PPOSettings:
         kl_in="reward" if work.estimator == "gae" else "loss",
         kl_coefficient=work.kl_coefficient,
         epoch_kl_limit=None,
-        sampling=SamplingSettings(max_new_tokens=work.new_tokens, engine=work.engine),
+        sampling=SamplingSettings(max_new_tokens=work.new_tokens, engine=work.engine, precision=work.precision),
         precision=work.precision,
     )
 

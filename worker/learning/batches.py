@@ -44,6 +44,11 @@ def token_budget(device: torch.device) -> int:
     return 2_048 if device.type == "cpu" else 16_384
 
 
+def prediction_budget(device: torch.device) -> int:
+    """The same where every token of a response is predicted: a CPU's cache has to hold what predicts them, too."""
+    return 1_024 if device.type == "cpu" else 16_384
+
+
 def group_by_length(sizes: Sequence[int], budget: int, counts: Sequence[int] | None = None) -> list[list[int]]:
     """Splits items into micro-batches of similar length.
 

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from worker.learning.batches import group_by_length, token_budget
+from worker.learning.batches import group_by_length, prediction_budget
 from worker.learning.models import Precision
 from worker.learning.reward.encoding import EncodedSet
 from worker.learning.trunk import Way, states_before, way_of
@@ -181,7 +181,7 @@ def response_logprobs(
         One CPU tensor [response length] a dialogue, in the order given.
 
     """
-    budget = batch_tokens or 2 * token_budget(model.device)  # no gradients: room for more
+    budget = batch_tokens or 2 * prediction_budget(model.device)  # no gradients: room for more
     rows: dict[int, Tensor] = {}
     for group in micro_batches(model, dialogues, budget):
         flat, _ = predictions(

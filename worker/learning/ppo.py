@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from worker.learning.batches import token_budget
+from worker.learning.batches import prediction_budget
 from worker.learning.likelihood import micro_batches
 from worker.learning.models import computes_in_bf16, encode_prompt
 from worker.learning.pace import Pace, weights_of
@@ -265,7 +265,7 @@ def accumulate_gradients(
     tokens = int(rollout.mask[list(episodes)].sum())
     mine = shared_out(sorted(episodes, key=lambda episode: len(rollout.dialogues[episode])))
     dialogues = [rollout.dialogues[episode] for episode in mine]
-    budget = run.settings.micro_batch_tokens or token_budget(rollout.mask.device)
+    budget = run.settings.micro_batch_tokens or prediction_budget(rollout.mask.device)
     seen: list[dict[str, Tensor]] = []
     for group in micro_batches(run.actor.language_model, dialogues, budget):
         loss, found = losses_of(run, course, rollout, estimated, [mine[index] for index in group])

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
-from worker.learning.batches import token_budget
+from worker.learning.batches import prediction_budget
 from worker.learning.likelihood import Dialogue, micro_batches
 from worker.learning.models import Precision, encode_prompt
 from worker.learning.pace import Pace
@@ -170,7 +170,7 @@ def outputs_of(actor: Actor, dialogues: Sequence[Dialogue], temperature: float, 
         A CPU tensor [3, response length] a dialogue, in the order given.
     """
     rows: dict[int, Tensor] = {}
-    budget = 2 * token_budget(actor.language_model.device)
+    budget = 2 * prediction_budget(actor.language_model.device)
     for group in micro_batches(actor.language_model, dialogues, budget):
         part: TokenOutputs = actor([dialogues[row] for row in group], temperature, precision)
         table = torch.stack([part.logprobs, part.entropies, part.values], dim=1).cpu()  # [rows, 3, tokens]

@@ -51,6 +51,7 @@ def draw(file: Path, panels: Sequence[Panel], *, alike: bool = False) -> None:
         parts.append(f'<path d="M{at} {height - 12}h18" stroke="{colour}" stroke-width="3"/>')
         parts.append(f'<text x="{at + 24}" y="{height - 8}">{escape(name)}</text>')
         at += 44 + 7 * len(name)
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("\n".join([*parts, "</svg>"]) + "\n")
 
 

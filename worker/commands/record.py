@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from worker.learning.checkpoints import write_whole
 from worker.learning.models import save_model
 from worker.learning.policy.course import NOT_COMPARED
 from worker.learning.policy.devices import is_first
@@ -75,7 +75,7 @@ class RunRecord:
             return
         if not self._is_begun:  # what is refused before the first rollout leaves nothing behind
             self._folder.mkdir(parents=True, exist_ok=True)
-            _write(self._folder / FACTS, [_shown(self._facts)])
+            write_whole(self._folder / FACTS, _shown(self._facts))
             self._is_begun = True
         self._samples.put(step + 1, samples_to_read(rollout))
 
@@ -127,7 +127,7 @@ class LineFile:
             with self._path.open("a", encoding="utf-8") as file:
                 file.writelines(new)
         else:
-            _write(self._path, [*self._before(rollout), *new])
+            write_whole(self._path, "".join([*self._before(rollout), *new]))
             self._goes_on = True
 
     def read(self) -> str:
@@ -158,12 +158,3 @@ def _flat(values: Row, start: str = "") -> dict[str, Any]:
     for name, value in values.items():
         flat |= _flat(value, f"{start}{name}.") if isinstance(value, dict) else {f"{start}{name}": value}
     return flat
-
-
-def _write(path: Path, lines: Iterable[str]) -> None:
-    aside = path.with_name(f".{path.name}.new")
-    with aside.open("w", encoding="utf-8") as file:
-        file.writelines(lines)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)

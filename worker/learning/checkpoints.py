@@ -1,4 +1,4 @@
-"""How are folders written so that a kill at any instant loses nothing? Aside, fsync, rename."""
+"""How are folders and files written so that a kill at any instant loses nothing? Aside, fsync, rename."""
 
 import hashlib
 import json
@@ -45,6 +45,16 @@ def written_aside(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Writes a text so that whoever looks finds what stood there before or all of it, also after a kill."""
+    aside = file.with_name(f".{file.name}.new")
+    with aside.open("w", encoding="utf-8") as opened:
+        opened.write(text)
+        opened.flush()
+        os.fsync(opened.fileno())
+    aside.replace(file)
 
 
 def sync_folder(folder: Path) -> None:

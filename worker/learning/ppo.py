@@ -35,7 +35,7 @@ from worker.learning.policy.guards import Ended
 from worker.learning.policy.kl import leaves_rollout, next_kl_coefficient, reference_kl
 from worker.learning.policy.metrics import check_first_ratio, rollout_metrics, step_metrics, steps_metrics
 from worker.learning.policy.rewards import length_prices, token_rewards
-from worker.learning.policy.rollouts import Judges, RewardFunction, Rollout, answer, asked_prompts, collect
+from worker.learning.policy.rollouts import Asked, Judges, RewardFunction, Rollout, answer, asked_prompts, collect
 from worker.learning.policy.settings import PPOSettings
 from worker.learning.progress import Progress, Report, silent
 from worker.learning.records import Prompt
@@ -52,7 +52,7 @@ class PPORun:
     actor: Actor
     tokenizer: PreTrainedTokenizerBase
     judges: Judges
-    prompts: Sequence[Prompt]
+    prompts: Sequence[Asked]
     settings: PPOSettings
     seed: int
 
@@ -99,14 +99,15 @@ def improve_policy(
     """
     if not prompts:
         raise ValueError("there are no prompts to answer: give at least one")
-    for prompt in prompts:
-        check_room(policy, encode_prompt(tokenizer, prompt), settings.sampling)
+    asked = [Asked(prompt, encode_prompt(tokenizer, prompt)) for prompt in prompts]
+    for prompt in asked:
+        check_room(policy, prompt.ids, settings.sampling)
     if settings.watch_patience is not None and not watched:
         raise ValueError("watch_patience needs a watched reward: name one, or leave watch_patience out")
     if settings.batch_episodes < process_count():
         raise ValueError(f"batch_episodes must be at least the {process_count()} processes that share them")
     actor = new_actor(policy, reference, critic, settings, seed)
-    run = PPORun(actor, tokenizer, Judges(reward, watched or {}), prompts, settings, seed)
+    run = PPORun(actor, tokenizer, Judges(reward, watched or {}), asked, settings, seed)
     models = {"actor": actor, "reference": reference}
     fingerprint = fingerprint_of(settings, seed, prompts, models)
     course = new_course(run)
@@ -158,7 +159,7 @@ def next_rollout(run: PPORun, step: int, stored: Checkpoints, pace: Pace) -> Rol
         seed = derive_seed(run.seed, "rollout", step)
         answers = answer(run.actor, run.tokenizer, run.judges, asked, settings, seed, pace)
         stored.keep(answers, step)
-    return collect(run.actor, run.tokenizer, asked, answers, settings, pace)
+    return collect(run.actor, asked, answers, settings, pace)
 
 
 def learn_from(run: PPORun, course: PPOCourse, rollout: Rollout, pace: Pace) -> Metrics:

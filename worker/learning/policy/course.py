@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,7 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from worker.learning.checkpoints import load_state, optimiser_tensors, restore_optimiser, save_state, state_folder
+from worker.learning.checkpoints import (
+    load_state,
+    optimiser_tensors,
+    restore_optimiser,
+    save_state,
+    state_folder,
+    write_whole,
+)
 from worker.learning.course import named_tensors, put_weights
 from worker.learning.policy.devices import check_alike, gathered, is_first
 from worker.learning.policy.guards import Guards
@@ -105,13 +111,7 @@ class Checkpoints:
             "scores": answers.scores.tolist(),
             "watched": {name: scores.tolist() for name, scores in answers.watched.items()},
         }
-        file = state_folder(self._folder, step) / ANSWERS
-        aside = file.with_suffix(".new")
-        with aside.open("w") as opened:
-            json.dump(told, opened)
-            opened.flush()
-            os.fsync(opened.fileno())
-        aside.replace(file)
+        write_whole(state_folder(self._folder, step) / ANSWERS, json.dumps(told))
 
     def kept(self, step: int) -> Answers | None:
         """The answers of this rollout, if they were kept; the first process reads them for all."""

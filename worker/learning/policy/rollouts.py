@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from worker.learning.batches import prediction_budget
 from worker.learning.likelihood import Dialogue, micro_batches
-from worker.learning.models import Precision, encode_prompt
+from worker.learning.models import Precision
 from worker.learning.pace import Pace
 from worker.learning.policy.actor import Actor
 from worker.learning.policy.devices import gathered, shared_out
@@ -30,6 +30,14 @@ class Judges:
 
     reward: RewardFunction
     watched: Mapping[str, RewardFunction] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt as messages, which judges read, and as tokens, which the policy reads."""
+
+    messages: Prompt
+    ids: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ def choose_prompts(count: int, wanted: int, seed: int, step: int) -> list[int]:
     return chosen
 
 
-def asked_prompts(prompts: Sequence[Prompt], settings: PPOSettings, seed: int, step: int) -> list[Prompt]:
+def asked_prompts(prompts: Sequence[Asked], settings: PPOSettings, seed: int, step: int) -> list[Asked]:
     """The prompt of each episode of rollout `step`; the episodes of a group stand side by side."""
     chosen = choose_prompts(len(prompts), settings.batch_episodes // settings.group_size, seed, step)
     return [prompts[index] for index in chosen for _ in range(settings.group_size)]
@@ -95,28 +103,27 @@ def answer(
     actor: Actor,
     tokenizer: PreTrainedTokenizerBase,
     judges: Judges,
-    asked: Sequence[Prompt],
+    asked: Sequence[Asked],
     settings: PPOSettings,
     seed: int,
     pace: Pace,
 ) -> Answers:
     """Has the prompt of each episode answered by the policy, and the answers scored."""
-    groups, size = asked[:: settings.group_size], settings.group_size
-    drawn = sample_responses(actor.language_model, tokenizer, groups, size, settings.sampling, seed)
+    prompts, size = [one.messages for one in asked], settings.group_size
+    drawn = sample_responses(actor.language_model, tokenizer, prompts[::size], size, settings.sampling, seed)
     samples = [sample for group in drawn for sample in group]
     written = sum(len(sample.token_ids) for sample in samples)
-    tokens = sum(len(encode_prompt(tokenizer, prompt)) for prompt in groups) * size + written
+    tokens = sum(len(one.ids) for one in asked) + written
     pace.lap("sample", tokens, passes=1, predicted=written)
-    scores = scores_of(judges.reward, asked, samples)
-    watched = {name: scores_of(reward, asked, samples) for name, reward in judges.watched.items()}
+    scores = scores_of(judges.reward, prompts, samples)
+    watched = {name: scores_of(reward, prompts, samples) for name, reward in judges.watched.items()}
     pace.lap("score", tokens * (1 + len(watched)))
     return Answers(samples, scores, watched)
 
 
 def collect(
     actor: Actor,
-    tokenizer: PreTrainedTokenizerBase,
-    asked: Sequence[Prompt],
+    asked: Sequence[Asked],
     answers: Answers,
     settings: PPOSettings,
     pace: Pace,
@@ -126,10 +133,7 @@ def collect(
     The sampler's own log-probabilities are not used: old, reference and new ones come from the same forward pass at
     the sampling temperature, so that the first ratio is 1.
     """
-    dialogues = [
-        Dialogue(encode_prompt(tokenizer, prompt), sample.token_ids)
-        for prompt, sample in zip(asked, answers.samples, strict=True)
-    ]
+    dialogues = [Dialogue(one.ids, sample.token_ids) for one, sample in zip(asked, answers.samples, strict=True)]
     own = shared_out(dialogues)
     temperature, precision = settings.sampling.temperature, settings.precision
     outputs = outputs_of(actor, own, temperature, precision)
@@ -143,7 +147,9 @@ def collect(
     pace.lap("evaluate", 2 * tokens, passes=1, predicted=2 * written)
     scores, watched = answers.scores.to(table), answers.watched
     known = TokenOutputs(logprobs, entropies, values, mask)
-    return Rollout(dialogues, answers.samples, scores, reference_logprobs, known, watched, asked)
+    return Rollout(
+        dialogues, answers.samples, scores, reference_logprobs, known, watched, [one.messages for one in asked]
+    )
 
 
 def scores_of(reward: RewardFunction, prompts: Sequence[Prompt], samples: Sequence[Sample]) -> Tensor:

@@ -263,6 +263,11 @@ class Row:
     name: str
     figures: Card
 
+    @property
+    def curve(self) -> Plot | None:
+        """How often the model is right on this part, by how sure it is."""
+        return reliability(self.figures)
+
 
 @dataclass(frozen=True)
 class Part:
@@ -270,6 +275,11 @@ class Part:
 
     title: str
     rows: Sequence[Row]
+
+    @property
+    def has_curves(self) -> bool:
+        """Whether any row has a curve; cards of earlier releases have none."""
+        return any(row.figures.get("reliability") for row in self.rows)
 
 
 def parts(card: Card, criteria: Mapping[str, str]) -> list[Part]:

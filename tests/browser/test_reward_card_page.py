@@ -43,5 +43,9 @@ def test_card_of_a_reward_model(
     assert drawing.locator("circle").count() == 4
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
     no_violations(page)
+    page.get_by_text("The curve of each part", exact=True).click()
+    expect(page.get_by_role("img", name="grade 3 of 3")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    no_violations(page)
     page.get_by_text("The whole card", exact=True).click()
     expect(page.locator("pre.log")).to_contain_text('"ece_by_chance": 0.045')

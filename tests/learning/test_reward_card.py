@@ -93,6 +93,31 @@ def test_the_card_by_hand(reward_model: RewardModel) -> None:
     assert card["probes"]["written_by_a_person"]["borrowed_correction"]["count"] == 3
 
 
+def test_every_part_has_its_calibration(reward_model: RewardModel) -> None:
+    """By hand on the six pairs of the strongest grade, so few that each has a bin: |1 - sureness| or the sureness."""
+    labels = some_labels()
+    card = reward_card(with_posterior(reward_model, 2.0), labels)
+    cut = float(reward_model.answers.thresholds.cuts()[0][0].detach())
+    gaps = [
+        float(own[better, 0] - own[worse, 0])
+        for label, own in zip(labels, overall(reward_model, labels), strict=True)
+        if label.overall.strength == 2
+        for better, worse in label.overall.ordered_pairs()
+    ]
+    won, lost = expit(np.array(gaps) - cut), expit(-np.array(gaps) - cut)
+    right = won / (won + lost)
+    sure = np.maximum(right, 1 - right)
+    (strongest,) = [row for row in card["by_grade"] if (row["levels"], row["grade"]) == (2, 2)]
+    assert strongest["ece"] == pytest.approx(np.abs((right > 0.5) - sure).mean(), rel=1e-5)
+    assert [row["probability"] for row in strongest["reliability"]] == pytest.approx(sorted(sure), rel=1e-5)
+    parts = [*card["by_grade"], *card["by_criterion"].values(), *card["by_agreement"]]
+    assert len(parts) == 3 + 1 + len(card["by_agreement"]) > 4
+    for part in [*parts, *card["uncertainty"]["by_deviation"]]:
+        assert 0 <= part["ece_low"] <= part["ece_high"]
+        assert part["ece_by_chance"] > 0
+        assert sum(row["count"] for row in part["reliability"]) == part["n"]
+
+
 def test_criteria_and_scores_are_measured_by_their_own_outputs(reward_model: RewardModel) -> None:
     labels = some_labels()
     card = reward_card(reward_model, labels)

@@ -11,7 +11,7 @@ from app.domain import projects
 from app.tables import Person, RewardModel, RewardModelPurpose
 from app.web import reward_card
 from tests.admin_project import AdminProject, make_admin_project
-from tests.reward_cards import CARD, estimate, make_reward_model
+from tests.reward_cards import CARD, estimate, figures, make_reward_model
 from tests.web.reading import english_of
 from tests.web.visitor import Visitor
 
@@ -92,6 +92,19 @@ def test_every_part_of_the_pairs_has_its_row(place: AdminProject, committed: Com
         assert row in page
     assert "Error of scores: Short" in page
     assert "0.81" in page
+    strongest = page.split("grade 3 of 3</th>")[1].split("</tr>")[0]
+    assert "0.153 (0.123-0.183)" in strongest
+    assert "by chance: 0.070" in strongest
+    drawn = page.split("The curve of each part")[1].split("</details>")[0]
+    assert drawn.count("<svg") == 3 + 2 + 2 + 2
+    assert "<title>91% sure, right in 94% (82%-100%)</title>" in drawn
+
+
+def test_parts_of_cards_from_before_have_no_curve(place: AdminProject, committed: Committed, visit_as: VisitAs) -> None:
+    old = CARD | {"by_grade": [{"levels": 3, "grade": 2, **figures(0.7)}], "by_agreement": [], "uncertainty": None}
+    page = shown(committed, place, visit_as(place.admin), old | {"by_criterion": {}})
+    assert "70% (64%-76%)" in page.split("grade 2 of 3</th>")[1].split("</tr>")[0]
+    assert "The curve of each part" not in page
 
 
 def test_annotators_stand_there_by_pseudonym(place: AdminProject, committed: Committed, visit_as: VisitAs) -> None:

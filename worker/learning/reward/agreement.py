@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from worker.learning.reward.evaluation import Figures, brief_figures
+from worker.learning.reward.evaluation import figures_with_curve
 from worker.learning.reward.judged import JudgedPair, Share, as_pairs, half_ties, share
 
 AGREEMENT_LEVELS = ((0.0, 0.75), (0.75, 1.0), (1.0, 1.0))
@@ -67,10 +68,10 @@ def noise_ceiling(judged: Sequence[JudgedPair], seed: int) -> dict[str, Share] |
     }
 
 
-def by_agreement(judged: Sequence[JudgedPair], seed: int) -> list[Figures]:
+def by_agreement(judged: Sequence[JudgedPair], seed: int) -> list[dict[str, Any]]:
     """The model against the majority, by the share of annotators who stand behind it.
 
-    One row a level that occurs (`AGREEMENT_LEVELS`): `low`, `high`, and what `brief_figures` has, each two texts
+    One row a level that occurs (`AGREEMENT_LEVELS`): `low`, `high`, and what `figures_with_curve` has, each two texts
     counting once. Who tied them does not stand behind the majority; where the sides are even there is none.
     """
     settled: list[tuple[float, JudgedPair]] = []
@@ -78,9 +79,9 @@ def by_agreement(judged: Sequence[JudgedPair], seed: int) -> list[Figures]:
         majority = votes.majority if votes.ordered else None
         if majority is not None:
             settled.append((votes.agreeing(majority) / (len(votes.ordered) + votes.ties), majority))
-    rows: list[Figures] = []
+    rows: list[dict[str, Any]] = []
     for low, high in AGREEMENT_LEVELS:
         own = [pair for agreed, pair in settled if low <= agreed < high or agreed == low == high]
         if own:
-            rows.append({"low": low, "high": high, **brief_figures(as_pairs(own), seed)})
+            rows.append({"low": low, "high": high, **figures_with_curve(as_pairs(own), seed)})
     return rows

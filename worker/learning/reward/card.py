@@ -11,7 +11,7 @@ from torch import Tensor
 from worker.learning.records import Judgement, Label
 from worker.learning.reward.agreement import by_agreement, noise_ceiling
 from worker.learning.reward.encoding import encode_sets
-from worker.learning.reward.evaluation import Figures, brief_figures, figures, reliability, score_errors
+from worker.learning.reward.evaluation import Figures, brief_figures, figures, figures_with_curve, score_errors
 from worker.learning.reward.judged import JudgedPair, Share, as_pairs, judged_pairs
 from worker.learning.reward.model import RewardModel, read_features
 from worker.learning.reward.observations import OVERALL, SCORE, Source, overall_judgements, shape_of, teaches
@@ -57,10 +57,11 @@ def reward_card(reward_model: RewardModel, labels: Sequence[Label], seed: int = 
     no others. `measured_on` says what the pairs are from: `orders`, or where the labels have none, `scores` or
     `criteria` (see `shape_of`), or `corrections`. All intervals are of 95 %, over prompts. Keys:
 
-    - of `evaluation.figures`: `accuracy` (`_low`, `_high`, `_pairs`), `nll`, `ece`, `ece_by_chance`, `n`;
-    - `reliability`: see `evaluation.reliability`;
-    - `by_grade`: rows with `levels` (of the scale), `grade` and `evaluation.brief_figures`;
-    - `by_criterion`, `by_annotator`: the same figures by name, a criterion's of its own output;
+    - of `evaluation.figures_with_curve`: `accuracy` (`_low`, `_high`, `_pairs`), `nll`, `ece`, `ece_by_chance`, `n`,
+      `reliability`;
+    - `by_grade`: rows with `levels` (of the scale), `grade` and the same figures;
+    - `by_criterion`: the same figures by name, of the criterion's own output;
+    - `by_annotator`: `evaluation.brief_figures` by name;
     - `by_agreement`, `noise_ceiling`: see `agreement`;
     - `longer_wins`: the accuracy of preferring the longer one, by `characters` and by `tokens`;
     - `score_errors`: for each output that predicts scores, see `evaluation.score_errors`;
@@ -76,9 +77,8 @@ def reward_card(reward_model: RewardModel, labels: Sequence[Label], seed: int = 
     implied = [pair for pair in judged if pair.grade and pair.label.implied]
     measured = _measured(judged)
     return {
-        **figures(as_pairs(measured), seed),
+        **figures_with_curve(as_pairs(measured), seed),
         "measured_on": (source_of(held_out) if ordered else "corrections") if measured else None,
-        "reliability": reliability(as_pairs(measured), seed),
         "by_grade": by_grade(ordered, seed),
         "by_criterion": by_criterion(reward_model, held_out, seed),
         "by_annotator": by_annotator(ordered, seed),
@@ -152,13 +152,13 @@ def probabilities(reward_model: RewardModel, differences: Tensor, output: str = 
     return answers.probability(differences.to(answers.slopes.device), output).double().cpu()
 
 
-def by_grade(ordered: Sequence[JudgedPair], seed: int) -> list[Figures]:
+def by_grade(ordered: Sequence[JudgedPair], seed: int) -> list[dict[str, Any]]:
     """Figures for each grade of each scale, the least first: the stronger the preference, the easier it should be."""
     grades = sorted({(pair.levels, pair.grade) for pair in ordered})
-    rows: list[Figures] = []
+    rows = []
     for levels, grade in grades:
         own = [pair for pair in ordered if (pair.levels, pair.grade) == (levels, grade)]
-        rows.append({"levels": levels, "grade": grade, **brief_figures(as_pairs(own), seed)})
+        rows.append({"levels": levels, "grade": grade, **figures_with_curve(as_pairs(own), seed)})
     return rows
 
 
@@ -171,7 +171,7 @@ def by_annotator(ordered: Sequence[JudgedPair], seed: int) -> dict[str, Figures]
     return {name: brief_figures(as_pairs(groups[name]), seed) for name in sorted(groups)}
 
 
-def by_criterion(reward_model: RewardModel, held_out: HeldOut, seed: int) -> dict[str, Figures]:
+def by_criterion(reward_model: RewardModel, held_out: HeldOut, seed: int) -> dict[str, dict[str, Any]]:
     """Figures of each criterion's output on the orders by that criterion."""
     rows = {}
     for number, output in enumerate(reward_model.outputs):
@@ -183,7 +183,7 @@ def by_criterion(reward_model: RewardModel, held_out: HeldOut, seed: int) -> dic
             held_out.column(number),
             partial(probabilities, reward_model, output=output),
         )
-        rows[output] = brief_figures(as_pairs([pair for pair in judged if pair.grade]), seed)
+        rows[output] = figures_with_curve(as_pairs([pair for pair in judged if pair.grade]), seed)
     return rows
 
 
@@ -229,7 +229,7 @@ def uncertainty_figures(
 
     `nll` and `ece` of the probabilities that the posterior draws towards 1/2 (`uncertainty.moderated`), to compare with
     those without it. `by_deviation`: rows of equally many pairs by the deviation of their difference of scores, as a
-    share of that difference (`low`, `high`, at most `LARGEST_DEVIATION`), with `evaluation.brief_figures`; by the
+    share of that difference (`low`, `high`, at most `LARGEST_DEVIATION`), with `figures_with_curve`; by the
     deviation itself the surest would come last, since it grows with the difference. `determined`: how many of the
     `width` directions of the head the labels determined, against a prior of `prior_precision`.
     """
@@ -260,15 +260,15 @@ def _differences(judged: Sequence[JudgedPair]) -> Tensor:
     return torch.tensor([pair.difference for pair in judged], dtype=torch.float64)
 
 
-def by_deviation(measured: Sequence[JudgedPair], relative: Tensor, seed: int) -> list[Figures]:
+def by_deviation(measured: Sequence[JudgedPair], relative: Tensor, seed: int) -> list[dict[str, Any]]:
     """Figures on pairs whose differences are about as sure, the surest first; `relative` is [pairs]."""
     relative = relative.nan_to_num(LARGEST_DEVIATION).clamp(max=LARGEST_DEVIATION)
-    rows: list[Figures] = []
+    rows = []
     for places in torch.tensor_split(relative.argsort(), DEVIATION_BINS):
         if len(places):
             own = as_pairs([measured[place] for place in places.tolist()])
             low, high = float(relative[places[0]]), float(relative[places[-1]])
-            rows.append({"low": low, "high": high, **brief_figures(own, seed)})
+            rows.append({"low": low, "high": high, **figures_with_curve(own, seed)})
     return rows
 
 

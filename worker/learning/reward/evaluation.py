@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,8 +74,13 @@ def figures(pairs: Pairs, seed: int) -> Figures:
     return {**own, **calibration, "accuracy_pairs": len(pairs)}
 
 
+def figures_with_curve(pairs: Pairs, seed: int) -> dict[str, Any]:
+    """As `metrics`, and the `reliability` curve behind `ece`."""
+    return {**figures(pairs, seed), "reliability": reliability(pairs, seed)}
+
+
 def brief_figures(pairs: Pairs, seed: int) -> Figures:
-    """`accuracy` and `nll` with their intervals, and `n`: for a part of the pairs."""
+    """`accuracy` and `nll` with their intervals, and `n`."""
     if not len(pairs):
         return {**spread("accuracy", None), **spread("nll", None), "n": 0}
     accuracy = bootstrap_mean(pairs.right, pairs.prompts, seed)

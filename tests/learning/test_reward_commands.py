@@ -215,7 +215,7 @@ def test_an_earlier_model_is_gone_on_from_and_replaced(fitted: Path, tiny_folder
         (["--start", "nowhere"], "nowhere is no reward model"),
         (["--out", "full"], "full holds other things than a reward model"),
         (["--data", "tests.jsonl"], "tests.jsonl has no line to learn from"),
-        (["--data", "odd.jsonl"], 'a line has the "split" dev, and known are train, validation, test'),
+        (["--data", "odd.jsonl"], 'line 2: "split" is "dev", and known are train, validation, test'),
         (["--data", "silent.jsonl"], "there is nothing to fit"),
         (["--learning-curve"], "a learning curve needs held-out labels"),
     ],
@@ -231,7 +231,7 @@ def test_what_cannot_be_fitted_is_said(
     written(tmp_path / "data.jsonl", planted(4, 9))
     written(tmp_path / "bad.jsonl", [*planted(1, 9), {"prompt": "a", "responses": "b"}])
     written(tmp_path / "tests.jsonl", planted(2, 9, split="test"))
-    written(tmp_path / "odd.jsonl", planted(2, 9, split="dev"))
+    written(tmp_path / "odd.jsonl", planted(1, 9) + planted(2, 9, split="dev"))
     written(tmp_path / "silent.jsonl", [{"prompt": "a", "responses": ["b", "c"]}])
     before = sorted(tmp_path.rglob("*"))
     run = command("fit", "--data", "data.jsonl", "--backbone", tiny_folder, "--out", "out", *arguments)

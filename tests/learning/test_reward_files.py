@@ -12,7 +12,7 @@ import torch
 from worker.learning.records import Prompt
 from worker.learning.reward.files import LineError, read_labels, read_lines, score_file
 from worker.learning.reward.model import Scored
-from worker.learning.reward.splits import held_out
+from worker.learning.reward.splits import held_out, read_sides
 
 DATA = Path(__file__).parent.parent.parent.parent / "shared" / "data"
 real = pytest.mark.skipif(not DATA.is_dir(), reason="the folder ../shared/data is not here")
@@ -86,6 +86,20 @@ def test_the_first_ten_bad_lines_are_named_and_the_others_counted(tmp_path: Path
     skipped: list[LineError] = []
     assert len(read_lines(file, skipped)) == 2
     assert [one.number for one in skipped] == list(range(2, 14))
+
+
+def test_an_unknown_split_is_a_bad_line_of_a_file_to_learn_from(tmp_path: Path) -> None:
+    good = {"prompt": "Hello", "responses": ["a", "b"], "ranking": [0, 1], "split": "test"}
+    file = written(tmp_path, good | {"split": "train"}, good | {"split": "dev"}, good, good | {"split": 3})
+    with pytest.raises(ValueError) as error:
+        read_sides(file, None, None)
+    first, *named = str(error.value).split("\n")
+    assert first == f"{file}: 2 lines cannot be read, and nothing was done"
+    known = "and known are train, validation, test"
+    assert named == [f'  line 2: "split" is "dev", {known}', f'  line 4: "split" is "3", {known}']
+    sides = read_sides(file, None, None, only_good=True)
+    assert (len(sides.train), len(sides.test), [one.number for one in sides.skipped]) == (1, 1, [2, 4])
+    assert [line.split for line in read_lines(file)] == ["train", "dev", "test", "3"]  # to measure on any of them
 
 
 def test_conversations_that_grew_from_one_root_are_held_out_together(tmp_path: Path) -> None:

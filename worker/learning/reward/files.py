@@ -44,15 +44,20 @@ def labels_of(lines: Sequence[Line]) -> list[Label]:
     return list(chain.from_iterable(line.labels for line in lines))
 
 
-def read_lines(path: Path, skipped: list[LineError] | None = None) -> list[Line]:
+def read_lines(
+    path: Path, skipped: list[LineError] | None = None, parse: Callable[[Json], Line] = parse_line
+) -> list[Line]:
     """The lines of a file; those that cannot be read are put into `skipped` where it is given.
+
+    Args:
+        parse: as `parse_line`; it may refuse more.
 
     Raises:
         ValueError: as `read_labels`.
     """
     lines: list[Line] = []
     bad: list[LineError] = []
-    for _row, line in each_line(path, parse_line):
+    for _row, line in each_line(path, parse):
         if isinstance(line, LineError):
             bad.append(line)
         else:

@@ -1,16 +1,18 @@
 """Which lines teach, which choose, and which measure? A prompt stands on one side alone."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from worker.learning.corpus import is_held_out
-from worker.learning.json_lines import LineError
+from worker.learning.json_lines import Json, LineError
 from worker.learning.records import Label
 from worker.learning.reward.evaluation import prompt_key
 from worker.learning.reward.files import labels_of, read_lines
-from worker.learning.reward.lines import Line
+from worker.learning.reward.lines import Line, parse_line
 from worker.learning.reward.scales import on_common_scales
+from worker.learning.reward.shapes import BadLine
 
 SIDES = ("train", "validation", "test")
 HELD_OUT_SHARE = 0.1
@@ -60,7 +62,7 @@ def read_sides(path: Path, validation: Path | None, share: float | None, only_go
         ValueError: if a line cannot be read or names an unknown split, or no line is left to learn from.
     """
     skipped: list[LineError] | None = [] if only_good else None
-    by_side = _by_side(path, read_lines(path, skipped))
+    by_side = _by_side(read_lines(path, skipped, _parse_with_side))
     if validation is not None:
         by_side["validation"] += read_lines(validation, skipped)
     elif not by_side["validation"]:
@@ -76,13 +78,17 @@ def held_out(lines: Sequence[Line], share: float) -> tuple[list[Line], list[Line
     return [line for line in lines if line.group not in chosen], [line for line in lines if line.group in chosen]
 
 
-def _by_side(path: Path, lines: Sequence[Line]) -> dict[str, list[Line]]:
+def _parse_with_side(row: Json) -> Line:
+    line = parse_line(row)
+    if line.split is not None and line.split not in SIDES:
+        raise BadLine(f'"split" is {json.dumps(line.split)}, and known are {", ".join(SIDES)}')
+    return line
+
+
+def _by_side(lines: Sequence[Line]) -> dict[str, list[Line]]:
     sides: dict[str, list[Line]] = {side: [] for side in SIDES}
     for line in lines:
-        side = line.split or "train"
-        if side not in sides:
-            raise ValueError(f'{path}: a line has the "split" {side}, and known are {", ".join(SIDES)}')
-        sides[side].append(line)
+        sides[line.split or "train"].append(line)
     return sides
 
 

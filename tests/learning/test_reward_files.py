@@ -11,7 +11,9 @@ import torch
 
 from worker.learning.records import Prompt
 from worker.learning.reward.files import LineError, read_labels, read_lines, score_file
+from worker.learning.reward.lines import LARGEST_NUMBER
 from worker.learning.reward.model import Scored
+from worker.learning.reward.observations import Weighting, observe, shape_of
 from worker.learning.reward.splits import held_out, read_sides
 
 DATA = Path(__file__).parent.parent.parent.parent / "shared" / "data"
@@ -100,6 +102,18 @@ def test_an_unknown_split_is_a_bad_line_of_a_file_to_learn_from(tmp_path: Path) 
     sides = read_sides(file, None, None, only_good=True)
     assert (len(sides.train), len(sides.test), [one.number for one in sides.skipped]) == (1, 1, [2, 4])
     assert [line.split for line in read_lines(file)] == ["train", "dev", "test", "3"]  # to measure on any of them
+
+
+def test_scores_as_large_as_they_may_be_keep_a_finite_scale(tmp_path: Path) -> None:
+    line = {"prompt": "Hello", "responses": ["a", "b"]}
+    scores = [[-LARGEST_NUMBER, LARGEST_NUMBER], [LARGEST_NUMBER, 0]]
+    labels = read_labels(written(tmp_path, *[line | {"scores": own} for own in scores]))
+    shape = shape_of(labels, annotators=False)
+    observed = observe(labels, [[0, 1], [2, 3]], shape, Weighting())
+    mean, deviation = shape.moments["score"]
+    assert mean == pytest.approx(LARGEST_NUMBER / 4)
+    assert deviation == pytest.approx(LARGEST_NUMBER * (2.75 / 4) ** 0.5)
+    assert observed.score.square().mean() == pytest.approx(1)
 
 
 def test_conversations_that_grew_from_one_root_are_held_out_together(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from worker.learning.reward.shapes import (
 
 MOST_LEVELS = 100
 """A scale has a learned threshold for every grade; whoever has more of them has scores."""
+LARGEST_NUMBER = 1e9
+"""Of scores, to either side, and weights: the squares and sums of larger ones leave single precision."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,9 @@ def _scores(value: Json, count: int, where: str) -> tuple[float | None, ...]:
         return ()
     if not isinstance(value, list) or not all(score is None or is_number(score) for score in value):
         raise BadLine(f"{where} must be a list of numbers, with null where there is none")
+    if too_large := [score for score in value if score is not None and abs(score) > LARGEST_NUMBER]:
+        bounds = f"{-LARGEST_NUMBER:g} and {LARGEST_NUMBER:g}"
+        raise BadLine(f"{where} holds {float(too_large[0])}, and a score lies between {bounds}")
     if len(value) != count:
         raise BadLine(f"{where} must have one entry a response: {len(value)} do not match {count} responses")
     if all(score is None for score in value):
@@ -249,8 +254,8 @@ def _weight(row: Row) -> float:
     value = row.get("weight")
     if value is None:
         return 1.0
-    if not is_number(value) or value < 0:
-        raise BadLine(f'"weight" is {json.dumps(value)}, and must be a number that is not negative')
+    if not is_number(value) or not 0 <= value <= LARGEST_NUMBER:
+        raise BadLine(f'"weight" is {json.dumps(value)}, and must be a number from 0 to {LARGEST_NUMBER:g}')
     return float(value)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from sqlalchemy.orm import Session
 
 from app.domain import snapshots
+from app.domain.judgement import Kind
 from app.domain.snapshots import RankedSet
 from app.tables import Snapshot
 
@@ -98,11 +99,14 @@ def content_text(message: Mapping[str, Any]) -> str:
 
 def _ranking(ranked: RankedSet) -> dict[str, Any]:
     ids = [id_ for id_, _text in ranked.responses]
+    levels, ties = ranked.form.scale(ranked.form.overall, len(ids))
     return {
         "prompt": ranked.messages,
         "responses": [{"id": id_, "text": text} for id_, text in ranked.responses],
         "ranking": ranked.groups,
         "groups": [[ids[place] for place in group] for group in ranked.groups],
+        "levels": levels,
+        "ties": ties,
         "unranked": [ids[place] for place in ranked.unranked],
         "corrections": [
             {"corrects_id": ids[place], "response_id": id_, "text": text} for place, id_, text in ranked.corrections
@@ -113,22 +117,32 @@ def _ranking(ranked: RankedSet) -> dict[str, Any]:
         "revision_id": ranked.revision_id,
         "annotator_id": ranked.annotator_id,
         "shown_order": ranked.shown_order,
-        "answers": _by_place(ranked.answers, ids),
+        "answers": _answers(ranked, ids),
         "seconds": ranked.seconds,
     }
 
 
-def _by_place(answers: Mapping[str, Any], ids: Sequence[int]) -> dict[str, Any]:
-    """Answers with scores as lists in the order of the responses: with ids as keys, each line had columns of its own.
-
-    Corrections are left out: they stand beside the answers.
-    """
-    said = {key: value for key, value in answers.items() if key != "corrections"}
-    if "scores" in said:
-        said["scores"] = [said["scores"].get(str(id_)) for id_ in ids]
+def _answers(ranked: RankedSet, ids: Sequence[int]) -> dict[str, Any]:
+    """All that stands beside the order, but for the corrections, which have a column of their own."""
+    said = {key: value for key, value in _by_place(ranked.answers, ids).items() if key != "corrections"}
     if "criteria" in said:
-        said["criteria"] = {key: _by_place(judged, ids) for key, judged in said["criteria"].items()}
+        kinds = {criterion.key: criterion.kind for criterion in ranked.form.criteria}
+        said["criteria"] = {key: _criterion(ranked, kinds[key], own, ids) for key, own in said["criteria"].items()}
     return said
+
+
+def _criterion(ranked: RankedSet, kind: Kind, judged: Mapping[str, Any], ids: Sequence[int]) -> dict[str, Any]:
+    if kind == "score":
+        return _by_place(judged, ids)
+    levels, ties = ranked.form.scale(kind, len(ids))
+    return {**judged, "levels": levels, "ties": ties}
+
+
+def _by_place(judged: Mapping[str, Any], ids: Sequence[int]) -> dict[str, Any]:
+    """Scores as lists in the order of the responses: with ids as keys, each line had columns of its own."""
+    if "scores" not in judged:
+        return dict(judged)
+    return {**judged, "scores": [judged["scores"].get(str(id_)) for id_ in ids]}
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -140,6 +140,10 @@ class JudgementForm(_Part):
         """Whether a judgement of this kind asks how much better one of two responses is."""
         return kind == "pair" and count == 2
 
+    def scale(self, kind: Literal["ranking", "pair", "score", "none"], count: int) -> tuple[int, bool]:
+        """How many grades an order of `count` responses has to each side, and whether it may have ties."""
+        return (self.pair.levels, self.pair.ties) if self.is_pair(kind, count) else (1, self.ranking.ties)
+
 
 def _twice(keys: Iterable[str]) -> str:
     return ", ".join(sorted(key for key, count in Counter(keys).items() if count > 1))

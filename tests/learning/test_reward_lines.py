@@ -113,6 +113,22 @@ def test_without_levels_the_largest_strength_of_the_file_says_how_many_there_are
     assert labels[1].criteria["honest"].scale == Scale(2, ties=False)
 
 
+def test_whether_responses_could_be_tied_may_be_said(tmp_path: Path) -> None:
+    three = {"prompt": "Hello", "responses": ["a", "b", "c"], "ranking": [0, 1, 2]}
+    pair = {"prompt": "Hello", "responses": ["a", "b"], "ranking": [1, 0], "strength": 1}
+    correction = {"corrections": [{"corrects_id": 0, "text": "c"}]}
+    with_ties, without = Scale(1, ties=True), Scale(1, ties=False)
+
+    def scales(*lines: dict[str, Any]) -> list[Scale]:
+        return [label.overall.scale for label in read_labels(written(tmp_path, *lines))]
+
+    assert scales(three) == [without]
+    assert scales(three | {"ties": True} | correction) == [with_ties, without]
+    assert scales(three | {"ties": True}, three, three | {"ties": False}) == [with_ties, with_ties, without]
+    assert scales(three | {"ties": True, "ranking": []}, three) == [with_ties, without]
+    assert scales(pair | {"ties": True}, pair | {"strength": 3, "ties": False}) == [Scale(3), Scale(3, ties=False)]
+
+
 def test_labels_to_be_compared_with_a_model_take_its_scales(tmp_path: Path) -> None:
     file = written(tmp_path, {"prompt": "Hello", "responses": ["a", "b"], "ranking": [0, 1], "strength": 2})
     known = {"overall": (Scale(4, ties=False), Scale(3, ties=True), Scale(1, ties=True))}
@@ -279,6 +295,8 @@ PAIR = {"prompt": "Hello", "responses": ["a", "b"]}
         (PAIR | {"ranking": [0, 1], "strength": 4, "levels": 3}, '"strength" is 4, and the strongest grade is 3'),
         (PAIR | {"ranking": [0, 1], "levels": 3}, "needs a strength"),
         (PAIR | {"ranking": [0, 1], "levels": 0}, '"levels" is 0'),
+        (PAIR | {"ranking": [[0, 1]], "ties": False}, '"ties" is false, and the order has a tie'),
+        (PAIR | {"criteria": {"a": {"ranking": [0, 1], "ties": 1}}}, '"criteria"."a"."ties" is the number 1, not true'),
         (PAIR | {"ranking": [0, 1], "strength": 101}, "the strongest grade is 100"),
         (PAIR | {"scores": [10**400, 1]}, '"scores" must be a list of numbers'),
         (PAIR | {"scores": [1]}, '"scores" must have one entry a response: 1 do not match 2 responses'),

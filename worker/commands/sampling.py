@@ -18,8 +18,8 @@ from worker.learning.sampling import Sampler, SamplingSettings, check_room, poli
 OF_OTHER_RESPONSES = frozenset(
     {
         *("response", "completion", "completions", "chosen", "rejected", "preferred_output", "non_preferred_output"),
-        *("ranking", "groups", "strength", "levels", "scores", "given_scores", "deviations", "outputs", "criteria"),
-        *("answers", "shown", "shown_order", "implied", "corrections"),
+        *("ranking", "groups", "strength", "levels", "ties", "scores", "given_scores", "deviations", "outputs"),
+        *("criteria", "answers", "shown", "shown_order", "implied", "corrections"),
     }
 )
 """Keys of a line that would speak of the new responses as if they had been judged."""

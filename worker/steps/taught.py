@@ -70,10 +70,9 @@ def as_labels(ranked: RankedSet, weight: float = 1.0) -> Iterator[Label]:
 
 def _said(form: JudgementForm, kind: Kind, count: int, said: Mapping[str, Any]) -> _Said:
     """One respect of an answer about `count` responses, as it is stored."""
-    graded = form.is_pair(kind, count)
     return _Said(
         groups=said.get("groups", []),
         strength=said.get("strength"),
-        scale=Scale(form.pair.levels, form.pair.ties) if graded else Scale(1, form.ranking.ties),
+        scale=Scale(*form.scale(kind, count)),
         scores={int(id_): float(score) for id_, score in said.get("scores", {}).items()},
     )

@@ -29,14 +29,16 @@ class Line:
     """What a line says.
 
     `responses` are those that stand in it, in its order. `labels` are what was said of them: the line's own, and one
-    for each correction. `open_scales` names the judgements (`overall`, criteria) whose number of grades the line does
-    not say. Lines of one `group` stay on one side of a split; `split` is the side that the line names.
+    for each correction. `open_levels` names the judgements (`overall`, criteria) whose number of grades the line does
+    not say, `open_ties` those of which it does not say whether responses could be tied. Lines of one `group` stay on
+    one side of a split; `split` is the side that the line names.
     """
 
     prompt: Messages
     responses: tuple[str, ...]
     labels: tuple[Label, ...]
-    open_scales: frozenset[str]
+    open_levels: frozenset[str]
+    open_ties: frozenset[str]
     group: str
     split: str | None
 
@@ -48,23 +50,24 @@ def parse_line(row: Json) -> Line:
         BadLine: if it fits no shape, or a field does not hold what it should.
     """
     asked = read_shape(row)
-    overall, open_scale = _overall(row, asked)
-    criteria, open_criteria = _criteria(row, asked)
+    overall, criteria = _overall(row, asked), _criteria(row, asked)
+    read = {OVERALL: overall, **criteria}
     label = Label(
         prompt=asked.prompt,
         responses=asked.responses,
-        overall=overall,
-        criteria=criteria,
+        overall=overall.judgement,
+        criteria={output: one.judgement for output, one in criteria.items()},
         annotator=_name(row, "annotator", "annotator_id"),
         shown=_shown(row, asked),
         weight=_weight(row),
-        implied=_flag(row, "implied"),
+        implied=bool(_flag(row, "implied")),
     )
     return Line(
         prompt=asked.prompt,
         responses=asked.responses,
         labels=(label, *_corrections(row, asked, label)),
-        open_scales=frozenset([OVERALL] if open_scale else []) | open_criteria,
+        open_levels=frozenset(output for output, one in read.items() if one.open_levels),
+        open_ties=frozenset(output for output, one in read.items() if one.open_ties),
         group=_name(row, "group") or json.dumps(_root(asked.prompt)),
         split=_name(row, "split"),
     )
@@ -78,9 +81,18 @@ def output_of(criterion: str) -> str:
 # What is said of them
 
 
-def _overall(row: Row, asked: Asked) -> tuple[Judgement, bool]:
+@dataclass(frozen=True)
+class _Judged:
+    """A judgement, and what the line leaves open of its scale: until the whole file is read, a guess stands there."""
+
+    judgement: Judgement
+    open_levels: bool
+    open_ties: bool
+
+
+def _overall(row: Row, asked: Asked) -> _Judged:
     answers = _object(row.get("answers"), '"answers"')
-    said = {key: row.get(key) for key in ("ranking", "groups", "strength", "levels")}
+    said = {key: row.get(key) for key in ("ranking", "groups", "strength", "levels", "ties")}
     if said["strength"] is None:
         said["strength"] = answers.get("strength")
     if asked.is_pair and said["strength"] == 0:
@@ -90,29 +102,38 @@ def _overall(row: Row, asked: Asked) -> tuple[Judgement, bool]:
     return _judgement(said, asked, asked.groups, "")
 
 
-def _criteria(row: Row, asked: Asked) -> tuple[dict[str, Judgement], frozenset[str]]:
+def _criteria(row: Row, asked: Asked) -> dict[str, _Judged]:
     given = row.get("criteria")
     if given is None:
         given = _object(row.get("answers"), '"answers"').get("criteria")
-    judgements: dict[str, Judgement] = {}
-    open_scales: set[str] = set()
+    judged: dict[str, _Judged] = {}
     for key, said in _object(given, '"criteria"').items():
         where = f'"criteria"."{key}"'
         if not isinstance(said, dict):
             raise BadLine(f'{where} is {kind(said)}, and must be an object with "ranking" or "scores"')
-        judgements[output_of(key)], is_open = _judgement(said, asked, (), f"{where}.")
-        if is_open:
-            open_scales.add(output_of(key))
-    return judgements, frozenset(open_scales)
+        judged[output_of(key)] = _judgement(said, asked, (), f"{where}.")
+    return judged
 
 
-def _judgement(said: Row, asked: Asked, implied: Groups, where: str) -> tuple[Judgement, bool]:
-    """One judgement, and whether its scale is open: until the whole file is read, the strength is its only grade."""
+def _judgement(said: Row, asked: Asked, implied: Groups, where: str) -> _Judged:
     groups = _groups(said, asked, implied, where)
     strength = _whole(said.get("strength"), f'{where}"strength"')
     levels = _whole(said.get("levels"), f'{where}"levels"')
     if strength == 0 and not groups and len(asked.responses) == 2:
         groups = ((0, 1),)
+    _check_grade(groups, strength, levels, where)
+    ties = _flag(said, "ties", where)
+    if ties is False and any(len(group) > 1 for group in groups):
+        raise BadLine(f'{where}"ties" is false, and the order has a tie')
+    is_pair, is_tie = sum(map(len, groups)) == 2, len(groups) == 1
+    scale = Scale(levels or strength or 1 if is_pair else 1, ties is not False)
+    scores = _scores(said.get("scores"), len(asked.responses), f'{where}"scores"')
+    is_graded = is_pair and (strength is not None or is_tie)
+    return _Judged(Judgement(groups, strength or None, scale, scores), is_graded and levels is None, ties is None)
+
+
+def _check_grade(groups: Groups, strength: int | None, levels: int | None, where: str) -> None:
+    """Raises BadLine where a pair is not graded as its order and its scale say."""
     is_pair, is_tie = sum(map(len, groups)) == 2, len(groups) == 1
     if levels is not None and not 1 <= levels <= MOST_LEVELS:
         raise BadLine(
@@ -124,10 +145,6 @@ def _judgement(said: Row, asked: Asked, implied: Groups, where: str) -> tuple[Ju
         raise BadLine(f'{where}"strength" is {strength} and does not fit the ranking: 0 is a tie, 1 the weakest grade')
     if strength and strength > (levels or MOST_LEVELS):
         raise BadLine(f'{where}"strength" is {strength}, and the strongest grade is {levels or MOST_LEVELS}')
-    scale = Scale(levels or strength or 1) if is_pair else Scale()
-    scores = _scores(said.get("scores"), len(asked.responses), f'{where}"scores"')
-    is_open = is_pair and levels is None and (strength is not None or is_tie)
-    return Judgement(groups, strength or None, scale, scores), is_open
 
 
 def _groups(said: Row, asked: Asked, implied: Groups, where: str) -> Groups:
@@ -259,11 +276,12 @@ def _weight(row: Row) -> float:
     return float(value)
 
 
-def _flag(row: Row, key: str) -> bool:
+def _flag(row: Row, key: str, where: str = "") -> bool | None:
+    """True or false; None where nothing is said."""
     value = row.get(key)
     if value is not None and not isinstance(value, bool):
-        raise BadLine(f'"{key}" is {kind(value)}, not true or false')
-    return bool(value)
+        raise BadLine(f'{where}"{key}" is {kind(value)}, not true or false')
+    return value
 
 
 def _name(row: Row, *keys: str) -> str | None:

@@ -23,6 +23,11 @@ class Said:
         return len(self.judgement.groups) == 1 and len(self.judgement.ranked) == 2
 
     @property
+    def could_tie(self) -> bool:
+        """Whether an order was given that could have been a tie."""
+        return bool(self.judgement.groups) and self.judgement.scale.ties and not self.label.implied
+
+    @property
     def is_graded(self) -> bool:
         """Whether it can stand on a scale of several grades."""
         return self.judgement.strength is not None or self.is_tied_pair
@@ -32,30 +37,32 @@ def on_common_scales(lines: Sequence[Line], known: Mapping[str, Sequence[Scale]]
     """The lines with their scales settled, as nobody can from a single line.
 
     Where lines do not say how many grades there were, the largest strength among them says it; ties of a pair stand on
-    that scale too. Where no tie was given on a scale, it has none; nor could a correction have been one. A scale that
-    is not among the `known` ones of its judgement becomes the smallest of them that can take it.
+    that scale too. Where they do not say whether responses could be tied, a scale has ties if any was given on it or
+    another line says so; a correction could not have been one. A scale that is not among the `known` ones of its
+    judgement becomes the smallest of them that can take it.
     """
     levels = _open_levels(lines)
 
     def graded(line: Line, said: Said) -> Judgement:
-        is_open = said.name in line.open_scales and said.is_graded
-        return replace(said.judgement, scale=Scale(levels.get(said.name, 1))) if is_open else said.judgement
+        is_open = said.name in line.open_levels and said.is_graded
+        scale = replace(said.judgement.scale, levels=levels.get(said.name, 1))
+        return replace(said.judgement, scale=scale) if is_open else said.judgement
 
     lines = [_changed(line, partial(graded, line)) for line in lines]
     with_ties = {
         (said.name, said.judgement.scale.levels)
         for line in lines
         for said in _all_said(line)
-        if said.judgement.tied_pairs()
+        if said.judgement.tied_pairs() or (said.name not in line.open_ties and said.could_tie)
     }
 
-    def settled(said: Said) -> Judgement:
+    def settled(line: Line, said: Said) -> Judgement:
         own = said.judgement.scale.levels
-        ties = not said.label.implied and (said.name, own) in with_ties
-        scale = _nearest(said, Scale(own, ties), (known or {}).get(said.name, ()))
+        ties = (said.name, own) in with_ties if said.name in line.open_ties else said.judgement.scale.ties
+        scale = _nearest(said, Scale(own, ties and not said.label.implied), (known or {}).get(said.name, ()))
         return said.judgement if scale == said.judgement.scale else replace(said.judgement, scale=scale)
 
-    return [_changed(line, settled) for line in lines]
+    return [_changed(line, partial(settled, line)) for line in lines]
 
 
 def _open_levels(lines: Sequence[Line]) -> dict[str, int]:
@@ -63,7 +70,7 @@ def _open_levels(lines: Sequence[Line]) -> dict[str, int]:
     levels: dict[str, int] = {}
     for line in lines:
         for said in _all_said(line):
-            if said.name in line.open_scales and said.judgement.strength is not None:
+            if said.name in line.open_levels and said.judgement.strength is not None:
                 levels[said.name] = max(levels.get(said.name, 1), said.judgement.strength)
     return levels
 

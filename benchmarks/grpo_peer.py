@@ -6,33 +6,17 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback, TrainerCallback
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback
 from transformers.utils.logging import disable_progress_bar
 from trl import GRPOConfig, GRPOTrainer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are not installed
 
-from benchmarks.turns import Turns
+from benchmarks.trainer_turns import TurnsCallback
+from benchmarks.turns import RolloutTurns
 
 
-class Rollouts(TrainerCallback):
-    """A turn a rollout, which several optimiser steps learn from."""
-
-    def __init__(self, turns: Turns) -> None:
-        self.turns = turns
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        self.turns.begin()
-
-    def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
-        if state.global_step % self.turns.work.epochs:
-            return
-        self.turns.end()
-        if state.global_step < state.max_steps:
-            self.turns.begin()
-
-
-def timed_trainer(turns: Turns) -> type:
+def timed_trainer(turns: RolloutTurns) -> type:
     """The trainer, its time booked by phase."""
 
     class TimedTrainer(GRPOTrainer):
@@ -51,9 +35,10 @@ def timed_trainer(turns: Turns) -> type:
     return TimedTrainer
 
 
-def train(turns: Turns) -> None:
+def train(turns: RolloutTurns) -> None:
     """The whole run."""
     work = turns.work
+    steps = work.rollouts * work.epochs
     tokenizer = AutoTokenizer.from_pretrained(work.policy, padding_side="left")
     reward = AutoModelForSequenceClassification.from_pretrained(work.reward, num_labels=1, dtype="float32")
     trainer = timed_trainer(turns)(
@@ -62,11 +47,11 @@ def train(turns: Turns) -> None:
         reward_processing_classes=AutoTokenizer.from_pretrained(work.reward),
         processing_class=tokenizer,
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in work.prompts]),
-        callbacks=[Rollouts(turns)],
+        callbacks=[TurnsCallback(turns, range(work.epochs, steps + 1, work.epochs))],  # the last step of each rollout
         args=GRPOConfig(
             output_dir=work.policy,
             model_init_kwargs={"dtype": "float32"},
-            max_steps=work.rollouts * work.epochs,
+            max_steps=steps,
             per_device_train_batch_size=work.peer_rows,
             gradient_accumulation_steps=work.episodes // work.peer_rows,
             num_generations=work.group,
@@ -94,4 +79,4 @@ def train(turns: Turns) -> None:
 
 
 disable_progress_bar()
-train(Turns())
+train(RolloutTurns())

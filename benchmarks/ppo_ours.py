@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the benchmarks are not installed
 
-from benchmarks.turns import Turns, Work  # noqa: E402
+from benchmarks.turns import RolloutTurns, Work  # noqa: E402
 from worker.learning.models import load_language_model, load_tokenizer, pick_device  # noqa: E402
 from worker.learning.policy.settings import PPOSettings  # noqa: E402
 from worker.learning.ppo import improve_policy  # noqa: E402
@@ -37,7 +37,7 @@ def settings_for(work: Work) -> PPOSettings:
     )
 
 
-def train(turns: Turns) -> None:
+def train(turns: RolloutTurns) -> None:
     """The whole run, waiting after each rollout."""
     work = turns.work
     device = pick_device(work.device)
@@ -68,4 +68,4 @@ def train(turns: Turns) -> None:
     )
 
 
-train(Turns())
+train(RolloutTurns())

@@ -13,32 +13,17 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PrinterCallback,
-    TrainerCallback,
 )
 from transformers.utils.logging import disable_progress_bar
 from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are not installed
 
-from benchmarks.turns import Turns
+from benchmarks.trainer_turns import TurnsCallback
+from benchmarks.turns import RolloutTurns
 
 
-class Rollouts(TrainerCallback):
-    """A turn a rollout."""
-
-    def __init__(self, turns: Turns) -> None:
-        self.turns = turns
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        self.turns.begin()
-
-    def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
-        self.turns.end()
-        if state.global_step < state.max_steps:
-            self.turns.begin()
-
-
-def book_phases(turns: Turns, reward: nn.Module) -> None:
+def book_phases(turns: RolloutTurns, reward: nn.Module) -> None:
     """Times what the trainer's module calls, each by the phase that it belongs to."""
     generate, forward, score = ppo_trainer.batch_generation, ppo_trainer.forward, ppo_trainer.get_reward
 
@@ -58,7 +43,7 @@ def book_phases(turns: Turns, reward: nn.Module) -> None:
     ppo_trainer.batch_generation, ppo_trainer.forward, ppo_trainer.get_reward = counted, timed_forward, timed_score
 
 
-def train(turns: Turns) -> None:
+def train(turns: RolloutTurns) -> None:
     """The whole run."""
     work = turns.work
     if work.precision == "bf16":  # this transformers no longer passes its own setting on, and all would go on in fp32
@@ -106,7 +91,7 @@ def train(turns: Turns) -> None:
         value_model=value,
         train_dataset=prompts,
         eval_dataset=prompts,
-        callbacks=[Rollouts(turns)],
+        callbacks=[TurnsCallback(turns, range(1, work.rollouts + 1))],  # a step is a rollout
     )
     assert trainer.accelerator.mixed_precision == ("bf16" if args.bf16 else "no")
     trainer.callback_handler.remove_callback(PrinterCallback)
@@ -114,4 +99,4 @@ def train(turns: Turns) -> None:
 
 
 disable_progress_bar()
-train(Turns())
+train(RolloutTurns())

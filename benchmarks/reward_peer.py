@@ -5,51 +5,29 @@ and goes on at the next line, so that the two trainers take turns.
 """
 
 import json
-import os
 import sys
-import time
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback, TrainerCallback
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback
 from transformers.utils.logging import disable_progress_bar
 from trl import RewardConfig, RewardTrainer
 
-answers = os.fdopen(os.dup(1), "w", buffering=1)
-os.dup2(2, 1)  # what the trainer prints is not an answer
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are not installed
+
+from benchmarks.trainer_turns import TurnsCallback
+from benchmarks.turns import Turns
 
 
-class Turns(TrainerCallback):
-    """Waits before every stretch of steps, and says how long it took."""
-
-    def __init__(self, stops: list[int]) -> None:
-        self.stops = stops
-        self.began = 0.0
-
-    def _wait(self) -> None:
-        if not sys.stdin.readline():
-            raise SystemExit
-        self.began = time.perf_counter()
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        self._wait()
-
-    def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
-        if state.global_step not in self.stops:
-            return
-        print(json.dumps({"seconds": time.perf_counter() - self.began}), file=answers)
-        if state.global_step < self.stops[-1]:
-            self._wait()
-
-
-def train(asked: dict[str, Any]) -> None:
+def train(turns: Turns, asked: dict[str, Any]) -> None:
     """One training, from a folder into another."""
     on_cuda = asked["device"] == "cuda"
     trainer = RewardTrainer(
         model=AutoModelForSequenceClassification.from_pretrained(asked["model"], num_labels=1, dtype="float32"),
         processing_class=AutoTokenizer.from_pretrained(asked["model"]),
         train_dataset=Dataset.from_list(asked["pairs"]),
-        callbacks=[Turns(asked["stops"])],
+        callbacks=[TurnsCallback(turns, asked["stops"])],
         args=RewardConfig(
             output_dir=asked["out"],
             num_train_epochs=1,
@@ -75,9 +53,10 @@ def train(asked: dict[str, Any]) -> None:
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     trainer.save_model(asked["out"])
-    print(json.dumps({"saved": asked["out"]}), file=answers)
+    turns.tell({"saved": asked["out"]})
 
 
 disable_progress_bar()
+turns = Turns()
 for line in iter(sys.stdin.readline, ""):
-    train(json.loads(line))
+    train(turns, json.loads(line))

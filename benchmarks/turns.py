@@ -1,7 +1,7 @@
-"""How do two trainers take turns at the same work? What each is told, and what it answers after every rollout.
+"""How do two trainers take turns at the same work? What each is told, and what it answers after every turn.
 
-Lines of JSON: the first on stdin says what to do, each later one asks for one rollout. A line on stdout tells what that
-rollout took. This much of the benchmark runs in the peers' environments too.
+Lines of JSON: the first on stdin says what to do, each later one asks for one turn: a stretch of steps, or a rollout. A
+line on stdout tells what that took. This much of the benchmarks runs in the peers' environments too.
 """
 
 import json
@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -79,38 +79,52 @@ class Stretch:
         return {**self.phases, "learn": self.seconds - sum(self.phases.values())}
 
 
-@dataclass
 class Turns:
     """One trainer's side: it works while the other one waits."""
 
-    phases: dict[str, float] = field(default_factory=dict)
-    tokens: int = 0
-    steps: int = 0
-    began: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.answers = os.fdopen(os.dup(1), "w", buffering=1)
+    def __init__(self) -> None:
+        self._answers = os.fdopen(os.dup(1), "w", buffering=1)
         os.dup2(2, 1)  # what a trainer prints is no answer
+        self.began = 0.0
+
+    def begin(self) -> None:
+        """Waits to be asked for a turn."""
+        if not sys.stdin.readline():
+            raise SystemExit
+        self.began = time.perf_counter()
+
+    def end(self) -> None:
+        """Tells how long the turn took."""
+        self.tell({"seconds": time.perf_counter() - self.began})
+
+    def tell(self, answer: dict[str, Any]) -> None:
+        """Answers who asked."""
+        print(json.dumps(answer), file=self._answers)
+
+
+class RolloutTurns(Turns):
+    """Each turn is a rollout and learning from it; `phases`, `tokens` and `steps` are of the one that goes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.phases: dict[str, float] = {}
+        self.tokens = 0
+        self.steps = 0
         self.work = Work(**json.loads(sys.stdin.readline()))
         self.libraries = _process_mb("VmRSS")
         register_optimizer_step_post_hook(self._count_step)
 
     def begin(self) -> None:
-        """Waits to be asked for a rollout."""
-        if not sys.stdin.readline():
-            raise SystemExit
+        super().begin()
         self.phases, self.tokens, self.steps = {}, 0, 0
-        self.began = time.perf_counter()
 
     def end(self) -> None:
-        """Tells what the rollout took."""
+        """Tells all that the rollout took."""
         self._synchronise()
         seconds = time.perf_counter() - self.began
         on_cuda = self.work.device == "cuda"
         memory = torch.cuda.max_memory_allocated() / 1e6 if on_cuda else _process_mb("VmHWM") - self.libraries
-        print(
-            json.dumps(asdict(Stretch(seconds, dict(self.phases), self.tokens, self.steps, memory))), file=self.answers
-        )
+        self.tell(asdict(Stretch(seconds, self.phases, self.tokens, self.steps, memory)))
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -40,7 +40,7 @@ from app.domain import comparisons, people, projects, prompts, responses, sign_i
 from app.domain.settings import ProjectSettings  # noqa: E402
 from app.tables import Label, LabelRank, LabelRevision, Purpose, Role  # noqa: E402
 from app.web.session import SESSION_COOKIE  # noqa: E402
-from benchmarks.report import commit, machine  # noqa: E402
+from benchmarks.report import machine, write  # noqa: E402
 from tests.browser.chromium import ARGUMENTS, executable  # noqa: E402
 
 COMPARISONS = 5_000
@@ -327,15 +327,10 @@ def main() -> None:
             browser = playwright.chromium.launch(executable_path=executable(), args=ARGUMENTS)
             print(f"Two persons give {labels} labels each ...", flush=True)
             results = measure(browser, address, slug, secret, labels)
-            report = {
-                "benchmark": "desk",
-                "machine": machine(chromium=browser.version),
-                "commit": commit(),
-                "results": results,
-            }
+            measured_on = machine(chromium=browser.version)
             browser.close()
     if asked.json:
-        asked.json.write_text(json.dumps(report, indent=2) + "\n")
+        write(asked.json, "desk", measured_on, results)
     show(results)
 
 

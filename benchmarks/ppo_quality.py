@@ -19,7 +19,6 @@ OMP_NUM_THREADS says, a thread each.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -40,7 +39,7 @@ from benchmarks.ppo.settings import KL_PRICES, PEER, SINGLE, TOY
 from benchmarks.ppo.stories import story_policy
 from benchmarks.ppo.toy import toy
 from benchmarks.quality.fits import prepare
-from benchmarks.report import commit, machine
+from benchmarks.report import machine, write
 
 PARTS = ("toy", "peer", "overoptimisation")
 SEEDS = {"toy": 10, "peer": 2, "overoptimisation": 3}
@@ -91,7 +90,7 @@ def main() -> None:
     """The command."""
     asked, began = parsed(), time.perf_counter()
     gpu = torch.cuda.get_device_name() if asked.device == "cuda" else None
-    before, processes = machine(gpu=gpu, torch=torch.__version__), torch.get_num_threads()
+    measured_on, processes = machine(gpu=gpu, torch=torch.__version__), torch.get_num_threads()
 
     def say(line: str) -> None:
         print(line, flush=True)
@@ -101,8 +100,7 @@ def main() -> None:
     with side_by_side(asked.device, processes) as executor:
         results = measure(asked, executor, start, say)
     if asked.json:
-        report = {"benchmark": "ppo_quality", "machine": before, "commit": commit(), "results": results}
-        asked.json.write_text(json.dumps(report, indent=2) + "\n")
+        write(asked.json, "ppo_quality", measured_on, results)
     show(results)
     if asked.quick:
         print("A quick run: one or two seeds and short runs, so these are not the figures of the whole.")

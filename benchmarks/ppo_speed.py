@@ -47,7 +47,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the benchmarks are not installed
 
 from benchmarks.peer import peer_python  # noqa: E402
-from benchmarks.report import Row, show, write  # noqa: E402
+from benchmarks.report import Row, machine, show, write  # noqa: E402
 from benchmarks.turns import Stretch, Work  # noqa: E402
 from benchmarks.words import WORDS, word_tokenizer  # noqa: E402
 from worker.learning.corpus import Pair  # noqa: E402
@@ -312,7 +312,8 @@ def main() -> None:
             models = Path(name) / f"models{case.size}"
             rows += measure(case, scope, asked.device, asked.quick, models, pythons[case.peer])
             if asked.json:
-                write(asked.json, "ppo_speed", rows, torch=torch.__version__, threads=torch.get_num_threads())
+                measured_on = machine(torch=torch.__version__, threads=torch.get_num_threads())
+                write(asked.json, "ppo_speed", measured_on, [row.as_json() for row in rows])
     show(rows)
 
 

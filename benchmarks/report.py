@@ -6,7 +6,7 @@ import platform
 import re
 import statistics
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,10 +103,10 @@ def commit() -> str:
     return asked.stdout.strip() or "unknown"
 
 
-def write(file: Path, benchmark: str, rows: Sequence[Row], **more: Any) -> None:
-    """Writes all rows with the machine and the commit."""
-    report = {"benchmark": benchmark, "machine": machine(**more), "commit": commit()}
-    file.write_text(json.dumps({**report, "results": [row.as_json() for row in rows]}, indent=2) + "\n")
+def write(file: Path, benchmark: str, measured_on: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
+    """Writes all rows with the machine, as `machine` has it, and the commit."""
+    report = {"benchmark": benchmark, "machine": measured_on, "commit": commit(), "results": results}
+    file.write_text(json.dumps(report, indent=2) + "\n")
 
 
 def show(rows: Sequence[Row]) -> None:

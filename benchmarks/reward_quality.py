@@ -26,7 +26,6 @@ models are fitted side by side as there are cores, or as OMP_NUM_THREADS says.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -41,7 +40,7 @@ from benchmarks.quality.backbone import ROOT, backbone
 from benchmarks.quality.corpora import Fold, folds, read_answers, read_arguments
 from benchmarks.quality.figures import Row, show
 from benchmarks.quality.fits import Fitter, fitter
-from benchmarks.report import commit, machine
+from benchmarks.report import machine, write
 
 DATA = ROOT.parent / "shared" / "data"
 PARTS = ("cross-topic", "curve", "ensembles", "noise", "likelihoods")
@@ -111,13 +110,12 @@ def main() -> None:
     """The command."""
     asked = parsed()
     gpu = torch.cuda.get_device_name() if asked.device == "cuda" else None
-    before, began = machine(gpu=gpu, torch=torch.__version__), time.perf_counter()
+    measured_on, began = machine(gpu=gpu, torch=torch.__version__), time.perf_counter()
     processes = 1 if asked.device == "cuda" else torch.get_num_threads()
     with fitter(backbone(asked.backbone), asked.device, processes) as own:
         results = measure(asked, own, lambda line: print(line, flush=True))
-    report = {"benchmark": "reward_quality", "machine": before, "commit": commit(), "results": results}
     if asked.json:
-        asked.json.write_text(json.dumps(report, indent=2) + "\n")
+        write(asked.json, "reward_quality", measured_on, results)
     show(results)
     if asked.quick:
         print("A quick run: two folds of five, without the last fit, so these are not the figures of the whole.")

@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the benchmarks are not installed
 
 from benchmarks.peer import peer_python  # noqa: E402
-from benchmarks.report import Row, show, write  # noqa: E402
+from benchmarks.report import Row, machine, show, write  # noqa: E402
 from benchmarks.words import WORDS, word_tokenizer  # noqa: E402
 from worker.learning.evaluation import bootstrap_ratio  # noqa: E402
 from worker.learning.models import pick_device  # noqa: E402
@@ -309,7 +309,8 @@ def main() -> None:
             assert peer.stdin is not None
             peer.stdin.close()
     if asked.json:
-        write(asked.json, "reward_speed", rows, torch=torch.__version__, threads=torch.get_num_threads())
+        measured_on = machine(torch=torch.__version__, threads=torch.get_num_threads())
+        write(asked.json, "reward_speed", measured_on, [row.as_json() for row in rows])
     show(rows)
 
 

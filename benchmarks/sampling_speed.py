@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the benchmarks are not installed
 
 from benchmarks.ppo_speed import SCOPES, SEED, Kind, write_models, write_prompts  # noqa: E402
-from benchmarks.report import Row, show, write  # noqa: E402
+from benchmarks.report import Row, machine, show, write  # noqa: E402
 from worker.learning.batches import pad  # noqa: E402
 from worker.learning.models import encode_prompt, load_language_model, load_tokenizer, pick_device  # noqa: E402
 from worker.learning.records import Prompt  # noqa: E402
@@ -182,7 +182,8 @@ def main() -> None:
             rows += measure(case, device, QUICK_TURNS if asked.quick else TURNS, Path(name) / f"models{case.size}")
     if asked.json:
         gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-        write(asked.json, "sampling_speed", rows, gpu=gpu, torch=torch.__version__, threads=torch.get_num_threads())
+        measured_on = machine(gpu=gpu, torch=torch.__version__, threads=torch.get_num_threads())
+        write(asked.json, "sampling_speed", measured_on, [row.as_json() for row in rows])
     show(rows)
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.report import Row, show, write
+from benchmarks.report import Row, machine, show, write
 
 FAST = Row("k=4", "sets/s", [30.0, 36.0, 33.0], [6.0, 6.0, 5.5], "peer 1.0", goal=5.0)
 
@@ -32,7 +32,7 @@ def test_equal_means_not_certainly_less(interval: tuple[float, float], met: bool
 
 def test_a_report_names_machine_and_commit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "report.json"
-    write(file, "speed", [FAST], threads=2)
+    write(file, "speed", machine(threads=2), [FAST.as_json()])
     show([FAST])
     report = json.loads(file.read_text())
     assert report["benchmark"] == "speed"

@@ -40,7 +40,7 @@ from app.domain import comparisons, people, projects, prompts, responses, sign_i
 from app.domain.settings import ProjectSettings  # noqa: E402
 from app.tables import Label, LabelRank, LabelRevision, Purpose, Role  # noqa: E402
 from app.web.session import SESSION_COOKIE  # noqa: E402
-from benchmarks.report import machine, write  # noqa: E402
+from benchmarks.report import MET, Series, machine, result, write  # noqa: E402
 from tests.browser.chromium import ARGUMENTS, executable  # noqa: E402
 
 COMPARISONS = 5_000
@@ -271,45 +271,36 @@ def measure(browser: Browser, address: str, slug: str, secret: str, labels: int)
         *_times("keystroke to painted rank", quick.ranks, 50.0),
         *_times("submit to next painted", quick.submits, 100.0),
         *_times(f"submit to next painted, {READING:g} s of reading", calm.submits, 100.0),
-        result("javascript and css kB", "kB", [own], 150.0),
-        result("javascript and css kB, with KaTeX", "kB", [with_katex], None),
-        result("labels a minute", "labels/min", quick.a_minute, None),
-        result(f"labels a minute, {READING:g} s of reading", "labels/min", calm.a_minute, None),
+        row("javascript and css kB", "kB", [own], 150.0),
+        row("javascript and css kB, with KaTeX", "kB", [with_katex], None),
+        row("labels a minute", "labels/min", quick.a_minute, None),
+        row(f"labels a minute, {READING:g} s of reading", "labels/min", calm.a_minute, None),
     ]
 
 
 def _times(case: str, repeats: Sequence[Sequence[float]], goal_p95: float) -> list[dict[str, Any]]:
     p50 = [statistics.median(times) for times in repeats]
     p95 = [statistics.quantiles(times, n=20, method="inclusive")[-1] for times in repeats]
-    return [result(f"{case} p50", "ms", p50, None), result(f"{case} p95", "ms", p95, goal_p95)]
+    return [row(f"{case} p50", "ms", p50, None), row(f"{case} p95", "ms", p95, goal_p95)]
 
 
-def result(case: str, metric: str, runs: Sequence[float], goal: float | None) -> dict[str, Any]:
+def row(case: str, metric: str, runs: Sequence[float], goal: float | None) -> dict[str, Any]:
     """One line of the table. Where there is a goal, which is a most, the ratio is the goal over what was measured."""
     ours = statistics.median(runs)
-    ratios = sorted(goal / run for run in runs) if goal is not None else []
-    return {
-        "case": case,
-        "metric": metric,
-        "ours": round(ours, 1),
-        "peer": None,
-        "peer_name": None,
-        "ours_runs": [round(run, 1) for run in runs],
-        "peer_runs": [],
-        "ratio": round(goal / ours, 2) if goal is not None else None,
-        "spread": [round(ratios[0], 2), round(ratios[-1], 2)] if ratios else None,
-        "goal": goal,
-        "met": ours <= goal if goal is not None else None,
-    }
+    measured = Series(ours, runs).rounded(1)
+    if goal is None:
+        return result(case, metric, measured)
+    ratio = Series(goal / ours, [goal / run for run in runs]).rounded(2)
+    return result(case, metric, measured, ratio=ratio, goal=goal, met=ours <= goal)
 
 
 def show(results: Sequence[dict[str, Any]]) -> None:
     """The table."""
     print(f"\n{'case':48} {'ours':>9} {'goal':>7}  met")
-    for row in results:
-        goal = f"{row['goal']:g}" if row["goal"] is not None else ""
-        met = {True: "yes", False: "NO", None: ""}[row["met"]]
-        print(f"{row['case']:48} {row['ours']:>9} {goal:>7}  {met:4} {row['metric']}, runs {row['ours_runs']}")
+    for one in results:
+        goal = f"{one['goal']:g}" if one["goal"] is not None else ""
+        met = MET[one["met"]]
+        print(f"{one['case']:48} {one['ours']:>9} {goal:>7}  {met:4} {one['metric']}, runs {one['ours_runs']}")
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import platform
 import re
 import statistics
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,56 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
+MET = {True: "yes", False: "NO", None: ""}
+"""How a table says whether a goal is reached."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """What single runs came to, and the one figure that stands for them."""
+
+    figure: float | None
+    runs: Sequence[float]
+
+    def rounded(self, digits: int) -> "Series":
+        """To so many decimals."""
+        return self._each(lambda value: round(value, digits))
+
+    def short(self) -> "Series":
+        """With all digits that say anything."""
+        return self._each(lambda value: float(f"{value:.3g}"))
+
+    def _each(self, shorten: Callable[[float], float]) -> "Series":
+        return Series(None if self.figure is None else shorten(self.figure), [shorten(run) for run in self.runs])
+
+
+NOTHING = Series(None, ())
+
+
+def result(
+    case: str,
+    metric: str,
+    ours: Series,
+    peer: Series = NOTHING,
+    peer_name: str | None = None,
+    ratio: Series = NOTHING,
+    goal: float | None = None,
+    met: bool | None = None,
+) -> dict[str, Any]:
+    """One row in the form of the design's section 9, its figures as they are."""
+    return {
+        "case": case,
+        "metric": metric,
+        "ours": ours.figure,
+        "peer": peer.figure,
+        "peer_name": peer_name,
+        "ours_runs": list(ours.runs),
+        "peer_runs": list(peer.runs),
+        "ratio": ratio.figure,
+        "spread": [min(ratio.runs), max(ratio.runs)] if ratio.runs else None,
+        "goal": goal,
+        "met": met,
+    }
 
 
 @dataclass(frozen=True)
@@ -66,20 +116,17 @@ class Row:
         return peer / ours if self.lower else ours / peer
 
     def as_json(self) -> dict[str, Any]:
-        """With all digits that say anything."""
-        return {
-            "case": self.case,
-            "metric": self.metric,
-            "ours": _short(self.ours),
-            "peer": _short(self.peer),
-            "peer_name": self.peer_name,
-            "ours_runs": [_short(run) for run in self.ours_runs],
-            "peer_runs": [_short(run) for run in self.peer_runs],
-            "ratio": _short(self.ratio),
-            "spread": [_short(end) for end in self.spread],
-            "goal": self.goal,
-            "met": self.met,
-        }
+        """The row as a report has it."""
+        return result(
+            self.case,
+            self.metric,
+            Series(self.ours, self.ours_runs).short(),
+            Series(self.peer, self.peer_runs).short(),
+            self.peer_name,
+            Series(self.ratio, self.spread).short(),
+            self.goal,
+            self.met,
+        )
 
 
 def machine(**more: Any) -> dict[str, Any]:
@@ -116,12 +163,7 @@ def show(rows: Sequence[Row]) -> None:
         shown = row.as_json()
         spread = "{:g} to {:g}".format(*shown["spread"])
         goal = "" if row.goal is None else f"{row.goal:g}"
-        met = {True: "yes", False: "NO", None: ""}[row.met]
         print(
             f"{row.case:28} {row.metric:20} {shown['ours']:>8g} {shown['peer']:>8g} {shown['ratio']:>7g}"
-            f" {spread:>14} {goal:>5}  {met}"
+            f" {spread:>14} {goal:>5}  {MET[row.met]}"
         )
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.3g}")

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.report import MET, Series, result
+
 Row = dict[str, Any]
 Metrics = Mapping[str, float]
 
@@ -99,19 +101,16 @@ def row(
         met = own <= at_most
     elif goal is not None:
         met = ratio is not None and ratio >= goal
-    return {
-        "case": case,
-        "metric": metric,
-        "ours": round(own, 4),
-        "peer": None if other is None else round(other, 4),
-        "peer_name": peer_name,
-        "ours_runs": [round(run, 4) for run in ours],
-        "peer_runs": [round(run, 4) for run in peer],
-        "ratio": None if ratio is None else round(ratio, 3),
-        "spread": [round(min(ratios), 3), round(max(ratios), 3)] if ratios else None,
-        "goal": goal if at_most is None else at_most,
-        "met": met,
-    }
+    return result(
+        case,
+        metric,
+        Series(own, ours).rounded(4),
+        Series(other, peer).rounded(4),
+        peer_name,
+        Series(ratio, ratios).rounded(3),
+        goal if at_most is None else at_most,
+        met,
+    )
 
 
 def show(rows: Sequence[Row]) -> None:
@@ -120,7 +119,7 @@ def show(rows: Sequence[Row]) -> None:
     for one in rows:
         peer, ratio, goal = (f"{one[key]:g}" if one[key] is not None else "" for key in ("peer", "ratio", "goal"))
         spread = "{:g} to {:g}".format(*one["spread"]) if one["spread"] else ""
-        met = {True: "yes", False: "NO", None: ""}[one["met"]]
+        met = MET[one["met"]]
         beside = f"  beside {one['peer_name']}" if one["peer_name"] else ""
         print(
             f"{one['case']:44} {one['metric']:22} {one['ours']:>7g} {peer:>7} {ratio:>6} {spread:>15} {goal:>5}"

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.report import MET, Series, result
 from worker.learning.evaluation import bootstrap_mean
 from worker.learning.reward.evaluation import Pairs, expected_calibration_error, negative_log_likelihoods
 
@@ -75,19 +76,16 @@ def row(
     met = None
     if goal is not None:
         met = measured >= goal if metric.high_is_good else measured < goal
-    return {
-        "case": case,
-        "metric": metric.name,
-        "ours": round(measured, 4),
-        "peer": round(fmean(peer), 4) if peer else None,
-        "peer_name": peer_name,
-        "ours_runs": [round(run, 4) for run in ours],
-        "peer_runs": [round(run, 4) for run in peer],
-        "ratio": round(fmean(ratios), 3) if ratios else None,
-        "spread": [round(min(ratios), 3), round(max(ratios), 3)] if ratios else None,
-        "goal": goal,
-        "met": met,
-    }
+    return result(
+        case,
+        metric.name,
+        Series(measured, ours).rounded(4),
+        Series(fmean(peer) if peer else None, peer).rounded(4),
+        peer_name,
+        Series(fmean(ratios) if ratios else None, ratios).rounded(3),
+        goal,
+        met,
+    )
 
 
 def comparison(
@@ -115,7 +113,7 @@ def show(results: Sequence[Row]) -> None:
     for one in results:
         peer = f"{one['peer']:.4f}" if one["peer"] is not None else ""
         goal = f"{one['goal']:g}" if one["goal"] is not None else ""
-        met = {True: "yes", False: "NO", None: ""}[one["met"]]
         gap = "{:+.4f} ({:+.4f} to {:+.4f})".format(*one["difference"]) if "difference" in one else ""
         beside = f"   beside {one['peer_name']}" if one["peer_name"] else ""
+        met = MET[one["met"]]
         print(f"{one['case']:52} {one['metric']:9} {one['ours']:7.4f} {peer:>7} {goal:>5} {met:3}  {gap}{beside}")

@@ -52,7 +52,8 @@ def machine(tmp_path: Path) -> Path:
     for name in ("gpu.sh", "gpu_table.py"):
         shutil.copy(ROOT / "benchmarks" / name, benchmarks / name)
     report = tmp_path / "report.json"
-    write(report, "sampling_speed", [Row("trained bf16 n=8", "tokens/s", [300.0], [100.0], "generate", 2.0)])
+    row = Row("trained bf16 n=8", "tokens/s", [300.0], [100.0], "generate", 2.0)
+    write(report, "sampling_speed", {}, [row.as_json()])
     python = binaries / "python"
     python.write_text(PYTHON.format(python=sys.executable, report=report))
     python.chmod(0o755)

@@ -301,7 +301,7 @@ def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
         sft_command, [str(tmp_path / "none"), str(tmp_path / "pairs.jsonl"), "--out", str(tmp_path / "out")]
     )
     assert run.exit_code == 1
-    assert "no tokenizer can be loaded from" in run.output
+    assert "there is no model in" in run.output
 
 
 def test_the_commands_make_a_model_that_the_field_loads(tmp_path: Path) -> None:

@@ -1,10 +1,15 @@
 import json
 import re
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
@@ -12,6 +17,7 @@ from demo.endings import pairs_of
 from worker.learning.corpus import CHAT_TEMPLATE, Pair, encode_pair, is_held_out, read_documents
 from worker.learning.models import (
     autocast,
+    check_source,
     encode_prompt,
     load_language_model,
     load_tokenizer,
@@ -202,3 +208,72 @@ def test_the_openings_are_four_hundred_different_ones() -> None:
     assert len({row["opening"] for row in rows}) == len({row["id"] for row in rows}) == 400
     assert [sum(row["set"] == name for row in rows) for name in ("train", "heldout")] == [300, 100]
     assert all(set(row) == {"id", "opening", "set"} for row in rows)
+
+
+def move_hub(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As HF_ENDPOINT does, which is read but once."""
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[str]]:
+    """A hub in place of the real one: it has of/ours, breaks at is/broken and knows nothing else. Gives what was asked."""
+    asked: list[str] = []
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            asked.append(self.path)
+            status = {"of": 200, "is": 500}.get(self.path.split("/")[1], 404)
+            self.send_response(status)
+            self.send_header("Content-Length", "2")
+            if status == 404:
+                self.send_header("X-Error-Code", "EntryNotFound" if "adapter" in self.path else "RepoNotFound")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    move_hub(f"http://127.0.0.1:{server.server_port}", monkeypatch)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    yield asked
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_hub_is_asked_once_for_what_is_no_folder(
+    hub: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "base").mkdir(parents=True)
+    check_source("models/base")
+    for path in ("./base", "/base", "~/base", "models/base/none"):
+        with pytest.raises(ValueError, match=re.escape(f'there is no model in "{path}": it is no folder here')):
+            check_source(path)
+    assert hub == []
+    check_source("of/ours")
+    check_source("an/adapter")
+    assert hub == ["/of/ours/resolve/main/config.json", "/an/adapter/resolve/main/config.json"]
+    with pytest.raises(ValueError, match='"models/bse": it is no folder here, nor is it the name of a public model'):
+        check_source("models/bse")
+    with pytest.raises(ValueError, match='"is/broken": it is no folder here, and the Hugging Face hub cannot be asked'):
+        check_source("is/broken")
+    assert len(hub) == 4
+    cached = tmp_path / "cache" / "models--is--broken"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("abc")
+    (cached / "snapshots" / "abc").mkdir(parents=True)
+    (cached / "snapshots" / "abc" / "config.json").write_text("{}")
+    check_source("is/broken")
+    assert len(hub) == 4
+
+
+def test_a_hub_that_is_not_there_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    move_hub("http://127.0.0.1:9", monkeypatch)
+    begun = time.monotonic()
+    with pytest.raises(ValueError, match="the Hugging Face hub cannot be asked for it"):
+        check_source("nobody/nothing")
+    assert time.monotonic() - begun < 10

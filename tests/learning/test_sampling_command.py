@@ -140,7 +140,7 @@ def test_bad_lines_are_named_and_nothing_is_written(
         (("--server", "y:8000", "--model", "m"), "is no address of a server"),
         (("--server", "http://y", "--model", "m", "--extra", "{"), "--extra is not JSON"),
         (("--server", "http://y", "--model", "m", "--extra", "[1]"), "--extra must be an object"),
-        (("--policy", "/nowhere"), "no tokenizer can be loaded"),
+        (("--policy", "/nowhere"), 'there is no model in "/nowhere"'),
         (("--policy", "x", "--temperature", "-1"), "temperature must not be negative"),
         (("--policy", "x", "--top-p", "0"), "top_p must be above 0"),
     ],

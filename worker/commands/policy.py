@@ -12,7 +12,7 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from worker.commands.record import FACTS, RunRecord
 from worker.commands.settings import read_settings
 from worker.commands.terminal import FILE, FOLDER, clear_errors, console, option, progress_bar
-from worker.learning.models import encode_prompt, load_language_model, load_tokenizer
+from worker.learning.models import check_source, encode_prompt, load_language_model, load_tokenizer
 from worker.learning.policy.course import first_numbers
 from worker.learning.policy.critic import check_same_vocabulary
 from worker.learning.policy.devices import is_first, joined
@@ -98,6 +98,8 @@ def run(
         chosen = read_settings(PPOSettings, settings, changes)
         _check_folders(out, [policy, reference, *rewards, *watched])
         _check_watched(watched, chosen)
+        for source in filter(None, [policy, reference]):
+            check_source(source)
         tokenizer = load_tokenizer(policy)
         asked = [line.messages for line in read_prompts(prompts, _fits(policy, tokenizer, chosen))]
         judges, onlookers = ({folder: load_reward_model(folder, where) for folder in own} for own in (rewards, watched))

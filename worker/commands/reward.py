@@ -14,7 +14,7 @@ from rich.table import Table
 
 from worker.commands.settings import read_settings
 from worker.commands.terminal import FILE, FOLDER, clear_errors, console, option, progress_bar
-from worker.learning.models import Precision, pick_device
+from worker.learning.models import Precision, check_source, pick_device
 from worker.learning.records import Prompt
 from worker.learning.reward.card import reward_card
 from worker.learning.reward.curve import reward_learning_curve
@@ -96,6 +96,8 @@ def fit(
         _check_out(out)
         chosen = _with_start(read_settings(RewardSettings, settings, changes), start)
         where = pick_device(device)
+        if chosen.start != "warm":
+            check_source(backbone)
         sides = read_sides(data, validation, held_out_share, only_good_rows)
         references = read_lines(reference) if reference is not None else None
         train, checked, test = sides.labels

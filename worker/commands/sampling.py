@@ -10,7 +10,7 @@ import click
 from worker.commands.terminal import FILE, clear_errors, console, option, progress_bar
 from worker.learning.completions import server_sampler
 from worker.learning.json_lines import written_lines
-from worker.learning.models import encode_prompt, load_language_model, load_tokenizer, pick_device
+from worker.learning.models import check_source, encode_prompt, load_language_model, load_tokenizer, pick_device
 from worker.learning.prompts import PromptLine, read_prompts
 from worker.learning.records import Prompt, Sample
 from worker.learning.sampling import Sampler, SamplingSettings, check_room, policy_sampler
@@ -101,6 +101,7 @@ def _of_server(server: str, model: str | None, extra: str | None, settings: Samp
 
 def _of_policy(policy: str, device: str, settings: SamplingSettings, prompts: Path) -> tuple[Sampler, list[PromptLine]]:
     """A sampler, and the prompts once all are known to fit."""
+    check_source(policy)
     tokenizer, where = load_tokenizer(policy), pick_device(device)
     model = load_language_model(policy, where)
 

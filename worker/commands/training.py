@@ -13,7 +13,7 @@ from worker.learning.corpus import read_documents, read_pairs
 from worker.learning.language_model import FINE_TUNING, ModelShape, TrainedModel
 from worker.learning.language_model import finetune as finetune_model
 from worker.learning.language_model import pretrain as pretrain_model
-from worker.learning.models import count_parameters, pick_device, save_model
+from worker.learning.models import check_source, count_parameters, pick_device, save_model
 from worker.learning.training import TrainingSettings
 
 
@@ -92,6 +92,7 @@ def sft(model: str, pairs: Path, out: Path, **options: Any) -> None:
     messages) and "response"; only the responses, and to end them, are learned. Stopped, the same command goes on.
     """
     with clear_errors():
+        check_source(model)
         rows = read_pairs(pairs)
         _learn(out, options, lambda *rest: finetune_model(model, rows, *rest))
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from worker.learning.checkpoints import written_aside
@@ -15,6 +17,8 @@ from worker.learning.records import Message
 Precision = Literal["auto", "fp32", "bf16"]
 
 PAD_TOKEN = "<|pad|>"  # noqa: S105
+HUB_SECONDS = 10.0
+"""How long the hub may take to say whether it has a model."""
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -45,6 +49,31 @@ def computes_in_bf16(device: torch.device, precision: Precision = "auto") -> boo
     "auto" is bf16 where the hardware multiplies it: CUDA, and CPUs with avx512_bf16 or AMX.
     """
     return precision == "bf16" or (precision == "auto" and _multiplies_bf16(device))
+
+
+def check_source(source: str) -> None:
+    """Whether there can be a model to load, before anything else is done: a folder, or a hub name.
+
+    The hub is asked once, and only for what was never loaded from it; the libraries ask it for a minute.
+
+    Raises:
+        ValueError: if there is none, or the hub cannot be asked.
+    """
+    if Path(source).is_dir():
+        return
+    if source.startswith((".", "/", "~")) or source.count("/") > 1:
+        raise ValueError(f'there is no model in "{source}": it is no folder here. Check the path')
+    try:
+        if try_to_load_from_cache(source, "config.json") is None:
+            get_hf_file_metadata(hf_hub_url(source, "config.json"), timeout=HUB_SECONDS)
+    except EntryNotFoundError:
+        return  # adapters have no config.json
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        reason = "nor is it the name of a public model on the Hugging Face hub. Check it, or log in by `hf auth login`"
+        raise ValueError(f'there is no model "{source}": it is no folder here, {reason}') from error
+    except Exception as error:  # the errors of whichever HTTP library the hub's library uses
+        reason = f"and the Hugging Face hub cannot be asked for it: {error}"
+        raise ValueError(f'there is no model "{source}": it is no folder here, {reason}') from error
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:

@@ -219,7 +219,7 @@ def move_hub(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[str]]:
-    """A hub in place of the real one: it has of/ours, breaks at is/broken and knows nothing else. Gives what was asked."""
+    """What a hub is asked in place of the real one: it has of/ours, breaks at is/broken and knows nothing else."""
     asked: list[str] = []
 
     class Hub(BaseHTTPRequestHandler):

@@ -9,7 +9,7 @@ from worker.learning.records import Judgement, Label
 from worker.learning.reward.card import reward_card
 from worker.learning.reward.curve import learning_curve, reward_learning_curve
 from worker.learning.reward.evaluation import Figures, metrics, prompt_key
-from worker.learning.reward.fitting import RewardSettings, fit_reward_model
+from worker.learning.reward.fitting import FittedRewardModel, RewardSettings, fit_reward_model
 
 pytestmark = pytest.mark.learning
 
@@ -45,10 +45,12 @@ def test_a_reward_model_gets_better_along_its_curve(tiny_folder: Path) -> None:
     labels = labels_of(24, 2)
     held_out = [Label(({"role": "user", "content": "the cat"},), ("good", "bad"), Judgement(((0,), (1,))))]
     settings = RewardSettings(learning_rate=3e-3, batch_sets=4, precision="fp32", posterior=False)
-    whole = reward_card(
-        fit_reward_model(str(tiny_folder), labels, [], settings, 0, device=torch.device("cpu")).reward_model, held_out
-    )
-    rows = reward_learning_curve(str(tiny_folder), labels, [], held_out, settings, 0, whole, device=torch.device("cpu"))
+
+    def fit(part: Sequence[Label]) -> FittedRewardModel:
+        return fit_reward_model(str(tiny_folder), part, [], settings, 0, device=torch.device("cpu"))
+
+    whole = reward_card(fit(labels).reward_model, held_out)
+    rows = reward_learning_curve(labels, held_out, fit, whole, 0)
     assert [row["labels"] for row in rows] == [6, 12, 24, 48]
     assert rows[-1]["accuracy"] == whole["accuracy"] == 1
     first, last = rows[0]["nll"], rows[-1]["nll"]

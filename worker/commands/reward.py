@@ -121,7 +121,11 @@ def fit(
             }
             if curve:
                 card["learning_curve"] = reward_learning_curve(
-                    backbone, train, checked, held_out, chosen, seed, card, report, where, start
+                    train,
+                    held_out,
+                    lambda part: fit_reward_model(backbone, part, checked, chosen, seed, report, where, start=start),
+                    card,
+                    seed,
                 )
         save_reward_model(model, out, card)
         shutil.rmtree(checkpoints, ignore_errors=True)

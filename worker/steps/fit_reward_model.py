@@ -15,9 +15,8 @@ from app.tables import Prompt, ResponsePurpose, RewardModel, RewardModelPurpose,
 from worker import artifacts
 from worker.attempt import Attempt
 from worker.learning.records import Label, Message
-from worker.learning.reward.card import held_out_figures, reward_card
-from worker.learning.reward.curve import SHARES, learning_curve
-from worker.learning.reward.evaluation import Figures
+from worker.learning.reward.card import reward_card
+from worker.learning.reward.curve import reward_learning_curve
 from worker.learning.reward.fitting import FittedRewardModel, fit_reward_model
 from worker.learning.reward.model import normalise, save_reward_model
 from worker.learning.reward.normalisation import Normalisation
@@ -167,7 +166,14 @@ def _fit(
         "seed": seed,
     }
     if is_training and inputs.settings.loop.learning_curve:
-        card["learning_curve"] = _learning_curve(attempt, inputs, labels, card)
+        curve_seed = derive_seed(inputs.round.seed, "curve")
+        card["learning_curve"] = reward_learning_curve(
+            taught,
+            labels[Split.TEST],
+            lambda part: _fit_on(attempt, inputs, _ON_A_PART, part, checked, curve_seed),
+            card,
+            curve_seed,
+        )
     artifact = artifacts.store(
         inputs.run, attempt.number, f"{purpose}-reward-model", lambda folder: save_reward_model(model, folder, card)
     )
@@ -199,23 +205,6 @@ def _fit_on(
     )
     attempt.flush()
     return result
-
-
-def _learning_curve(
-    attempt: Attempt, inputs: RoundInputs, labels: Labels, card: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """Whether more labels would help: fits on parts of the train labels, measured as the model on all of them."""
-    taught, test = labels[Split.TRAIN], labels[Split.TEST]
-    seed = derive_seed(inputs.round.seed, "curve")
-
-    def fit_and_measure(part: Sequence[Label]) -> Figures:
-        fitted = _fit_on(attempt, inputs, _ON_A_PART, part, labels[Split.VALIDATION], seed)
-        return held_out_figures(fitted.reward_model, test, seed)
-
-    sizes = [int(share * len(taught)) for share in SHARES if share < 1]
-    rows = learning_curve(taught, sizes, fit_and_measure, seed)
-    whole = {name: card[name] for name in card if name == "n" or name.startswith(("accuracy", "nll"))}
-    return [*rows, {"labels": len(taught), **whole}]
 
 
 def _annotators(taught: Sequence[Label], answers: Mapping[str, Any]) -> list[dict[str, Any]]:

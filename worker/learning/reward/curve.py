@@ -1,20 +1,18 @@
 """How much better would a reward model get by more labels? Its accuracy over how many it was fitted on."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from worker.learning.progress import Report, silent
 from worker.learning.records import Label
 from worker.learning.reward.card import held_out_figures
 from worker.learning.reward.evaluation import Figures, prompt_key
-from worker.learning.reward.fitting import RewardSettings, fit_reward_model
+from worker.learning.reward.fitting import FittedRewardModel
 from worker.learning.seeds import generator_for
 
-SHARES = (0.125, 0.25, 0.5, 1.0)
-"""Of all labels: each doubling that helps shows as a step up."""
+SHARES = (0.125, 0.25, 0.5)
+"""Of all labels, which are the end of the curve: each doubling that helps shows as a step up."""
 
 FitAndMeasure = Callable[[Sequence[Label]], Figures]
 
@@ -47,33 +45,26 @@ def learning_curve(
 
 
 def reward_learning_curve(
-    source: str,
     labels: Sequence[Label],
-    validation: Sequence[Label],
     held_out: Sequence[Label],
-    settings: RewardSettings,
-    seed: int,
+    fit: Callable[[Sequence[Label]], FittedRewardModel],
     whole: Mapping[str, Any],
-    report: Report = silent,
-    device: torch.device | None = None,
-    start: Path | None = None,
+    seed: int,
 ) -> list[Figures]:
-    """The curve of `fit_reward_model` at `SHARES` of the labels: it costs about as much as the fit on all of them.
+    """The curve of reward models at `SHARES` of the labels: it costs about as much as the fit on all of them.
 
     Args:
-        held_out: labels of prompts that are in neither of the others, to measure on. If nothing in them orders two
-            responses, all figures are None.
-        whole: the card, or the figures, of the model that was fitted on all labels.
-
-    Raises:
-        ValueError: as `fit_reward_model` does.
+        labels: that the model on all of them was fitted on.
+        held_out: labels of other prompts, to measure on. If nothing in them orders two responses, all figures are None.
+        fit: fits on the labels given as the model on all of them was.
+        whole: the card, or the figures, of that model.
+        seed: of the labels' order and of the intervals.
     """
 
     def fit_and_measure(part: Sequence[Label]) -> Figures:
-        fitted = fit_reward_model(source, part, validation, settings, seed, report, device, start=start)
-        return held_out_figures(fitted.reward_model, held_out, seed)
+        return held_out_figures(fit(part).reward_model, held_out, seed)
 
-    sizes = [size for share in SHARES if 0 < (size := round(share * len(labels))) < len(labels)]
+    sizes = [int(share * len(labels)) for share in SHARES]
     return [*learning_curve(labels, sizes, fit_and_measure, seed), {"labels": len(labels), **_row(whole)}]
 
 

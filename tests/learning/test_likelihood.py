@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
+from tests.learning.tiny_models import END, GROUPED, JAMBA, OLD, PLAIN, VOCABULARY, language_model
 from worker.learning import likelihood
 from worker.learning.likelihood import (
     Dialogue,
@@ -24,20 +24,6 @@ from worker.learning.trunk import Way, way_of
 
 pytestmark = pytest.mark.learning
 
-VOCABULARY, END = 64, 1
-PLAIN = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "max_position_embeddings": 256,
-    "pad_token_id": 0,
-    "bos_token_id": 2,
-    "eos_token_id": END,
-}
-GROUPED = PLAIN | {"num_key_value_heads": 2}
-OLD = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, "bos_token_id": 2}
 FAMILIES = {
     "Llama": GROUPED,
     "Qwen3": GROUPED | {"head_dim": 8},
@@ -53,18 +39,12 @@ FAMILIES = {
 }
 NOT_SHARING = {
     "Bloom": OLD,  # ALiBi: distances are counted in the row
-    "Jamba": GROUPED  # a state that runs through the row
-    | {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 2, "mamba_d_state": 4, "mamba_dt_rank": 4},
+    "Jamba": JAMBA,  # a state that runs through the row
 }
 
 
 def tiny(family: str, **more: Any) -> PreTrainedModel:
-    """A small random model; the larger weights make every path through it matter."""
-    torch.manual_seed(0)
-    settings = FAMILIES.get(family) or NOT_SHARING[family]
-    config = getattr(transformers, f"{family}Config")(**settings, initializer_range=0.2)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, **more)
-    return model.eval()
+    return language_model(family, FAMILIES.get(family) or NOT_SHARING[family], **more)
 
 
 def some_dialogues(seed: int = 0, prompts: int = 5, longest: int = 9, at_most: int = 6) -> list[Dialogue]:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
+from tests.learning.tiny_models import BEGIN, END, GROUPED, JAMBA, OLD, PAD, PLAIN, TOKENS, VOCABULARY, classifier
 from worker.learning.batches import token_budget
 from worker.learning.models import Precision
 from worker.learning.reward.backbone import output_layer, recomputed_layers
@@ -19,30 +19,10 @@ from worker.learning.reward.shared_prefix import attention_mask, lay_out, pack, 
 
 pytestmark = pytest.mark.learning
 
-PAD, END, VOCABULARY = 0, 1, 64
 TOKENIZER = SimpleNamespace(pad_token_id=PAD, eos_token_id=END, sep_token_id=None)
 CPU = torch.device("cpu")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
-PLAIN = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "max_position_embeddings": 256,
-    "pad_token_id": PAD,
-    "bos_token_id": 2,
-    "eos_token_id": END,
-    "num_labels": 1,
-}
-GROUPED = PLAIN | {"num_key_value_heads": 2}
-OLD = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256} | {
-    "pad_token_id": PAD,
-    "bos_token_id": 2,
-    "eos_token_id": END,
-    "num_labels": 1,
-}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 LINEAR_HEADS = {
     "linear_num_key_heads": 2,
@@ -73,9 +53,8 @@ SHARING = {
 }
 NOT_SHARING = {
     "Bloom": OLD,  # ALiBi: distances are counted in the row
-    "Mpt": {"vocab_size": VOCABULARY, "d_model": 32, "n_layers": 2, "n_heads": 4, "num_labels": 1, "pad_token_id": PAD},
-    "Jamba": GROUPED  # a state that runs through the row
-    | {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 2, "mamba_d_state": 4, "mamba_dt_rank": 4},
+    "Mpt": TOKENS | {"d_model": 32, "n_layers": 2, "n_heads": 4},
+    "Jamba": JAMBA,  # a state that runs through the row
     "Qwen3Next": GROUPED
     | EXPERTS
     | LINEAR_HEADS
@@ -83,7 +62,7 @@ NOT_SHARING = {
     "Bert": PLAIN,
     "Roberta": PLAIN,
     "DebertaV2": PLAIN | {"relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"]},
-    "ModernBert": PLAIN | {"num_hidden_layers": 3, "local_attention": 8, "cls_token_id": 2, "sep_token_id": END},
+    "ModernBert": PLAIN | {"num_hidden_layers": 3, "local_attention": 8, "cls_token_id": BEGIN, "sep_token_id": END},
     "Electra": PLAIN | {"embedding_size": 16},
 }
 
@@ -91,16 +70,8 @@ NOT_SHARING = {
 PAIR = EncodedSet((3, 4, 5), ((6, END),))
 
 
-def tiny(family: str, settings: dict[str, Any], **more: Any) -> PreTrainedModel:
-    """A small random classifier; the larger weights make every path through it matter."""
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(**settings, initializer_range=0.2)
-    model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config, **more)
-    return model.eval()
-
-
 def llama(attention: str = "sdpa") -> PreTrainedModel:
-    return tiny("Llama", GROUPED, attn_implementation=attention)
+    return classifier("Llama", GROUPED, attn_implementation=attention)
 
 
 def some_sets(seed: int = 0, count: int = 4, longest: int = 9) -> list[EncodedSet]:
@@ -148,14 +119,14 @@ def assert_exact(forward: Forward, sets: Sequence[EncodedSet]) -> None:
 @pytest.mark.parametrize("family", SHARING)
 def test_a_shared_prompt_changes_nothing(family: str, least_hidden: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.learning.reward.forward.LEAST_HIDDEN", least_hidden)
-    forward = Forward(tiny(family, SHARING[family]), TOKENIZER, "fp32")
+    forward = Forward(classifier(family, SHARING[family]), TOKENIZER, "fp32")
     assert forward.shares, forward.reason
     assert_exact(forward, some_sets())
 
 
 @pytest.mark.parametrize("family", NOT_SHARING)
 def test_a_backbone_that_cannot_share_says_so_and_stays_exact(family: str) -> None:
-    forward = Forward(tiny(family, NOT_SHARING[family]), TOKENIZER, "fp32")
+    forward = Forward(classifier(family, NOT_SHARING[family]), TOKENIZER, "fp32")
     assert not forward.shares
     assert family in forward.reason
     assert_exact(forward, some_sets())
@@ -173,7 +144,7 @@ def test_a_set_larger_than_a_forward_is_read_in_several() -> None:
     texts = [tuple(draw.choices(range(3, VOCABULARY), k=tokens)) for tokens in (200, 5, 90, 200, 7, *[120] * 15)]
     large = EncodedSet((5, 6, 7), tuple((*text, END) for text in texts))
     assert large.tokens > token_budget(CPU)
-    assert_exact(Forward(tiny("Bert", PLAIN), TOKENIZER, "fp32"), [large])
+    assert_exact(Forward(classifier("Bert", PLAIN), TOKENIZER, "fp32"), [large])
 
 
 def test_flex_attention_packs_all_sets_into_one_row() -> None:
@@ -218,7 +189,7 @@ def test_in_bf16_a_shared_prompt_changes_no_more_than_rounding_does(
 
 @pytest.mark.parametrize("family", ["Llama", "Mistral", "Bert"])
 def test_company_order_and_padding_change_nothing(family: str) -> None:
-    forward = Forward(tiny(family, SHARING.get(family) or NOT_SHARING[family]), TOKENIZER, "fp32")
+    forward = Forward(classifier(family, SHARING.get(family) or NOT_SHARING[family]), TOKENIZER, "fp32")
     sets = some_sets(seed=5)
     with torch.no_grad():
         alone = [forward.features([each]) for each in sets]
@@ -242,12 +213,12 @@ def test_responses_are_told_apart() -> None:
 @pytest.mark.parametrize("family", ["Mistral", "Gemma3Text", "GPTNeo"])
 def test_beyond_the_window_nothing_is_shared(family: str) -> None:
     """The mask over several responses takes the place of the window's own, so a text longer than it needs its own."""
-    forward = Forward(tiny(family, SHARING[family]), TOKENIZER, "fp32")
+    forward = Forward(classifier(family, SHARING[family]), TOKENIZER, "fp32")
     assert_exact(forward, some_sets(seed=7, count=2, longest=45))
 
 
 def test_no_row_is_longer_than_the_positions_of_a_model() -> None:
-    forward = Forward(tiny("GPT2", OLD | {"n_positions": 24}), TOKENIZER, "fp32")
+    forward = Forward(classifier("GPT2", OLD | {"n_positions": 24}), TOKENIZER, "fp32")
     assert_exact(forward, some_sets(seed=8))
     assert max(row.tokens for each in some_sets(seed=8) for row in forward._rows(each)) <= 24
 

@@ -1,6 +1,6 @@
 """Does a run of PPO that was killed go on as if it never had been?"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.killed import Killed, killed_at
 from tests.learning.ppo_runs import PROMPTS, QUICK, are_equal, count_good, improve, weights_of
 from worker.learning.policy.rollouts import Rollout
 from worker.learning.ppo import ImprovedPolicy
@@ -20,18 +21,6 @@ pytestmark = pytest.mark.learning
 
 SETTINGS = replace(QUICK, episodes=80, batch_episodes=16, epochs=2, minibatches=2, checkpoint_seconds=0.0)
 MEASURED = ("seconds/", "floor/", "episodes_per_second")
-
-
-class Killed(Exception):
-    """As if the process had ended."""
-
-
-def killed_at(step: int) -> Callable[[Progress], None]:
-    def report(progress: Progress) -> None:
-        if progress.done == step:
-            raise Killed
-
-    return report
 
 
 def count_words(prompts: Sequence[Prompt], responses: Sequence[str]) -> Tensor:

@@ -1,5 +1,5 @@
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, BertModel, PreTrainedTokenizerFast
 
+from tests.killed import Killed, killed_at
 from tests.planted import by_criteria, graded_pairs, in_order, liking, misread, rankings, scored
 from worker.learning.progress import Progress, silent
 from worker.learning.records import Judgement, Label
@@ -145,18 +146,6 @@ def test_the_same_seed_fits_the_same_model(tiny_folder: Path, fitted: FittedRewa
     again = fit(tiny_folder, rankings(100, 0), rankings(30, 1))
     assert again.history == fitted.history
     assert same(again, fitted)
-
-
-class Killed(Exception):
-    """As if the process had ended."""
-
-
-def killed_at(step: int) -> Callable[[Progress], None]:
-    def report(progress: Progress) -> None:
-        if progress.done == step:
-            raise Killed
-
-    return report
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session, sessionmaker
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from app.domain import comparisons, policies, reward_models, rounds
@@ -24,11 +23,10 @@ from app.tables import (
     Split,
 )
 from tests.factories import make_responses
-from tests.worker.test_improve_step import execute, improving_round
+from tests.worker.round_steps import CPU, Committed, execute
+from tests.worker.test_improve_step import improving_round
 from worker.learning.reward.model import load_reward_model
 
-Committed = sessionmaker[Session]
-CPU = torch.device("cpu")
 TEXTS = ["good good cat", "bad rain", "the big dog sat"]
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 from sqlalchemy import select, update
-from sqlalchemy.orm import Session, sessionmaker
 
 from app import config
 from app.domain import people, reward_models, rounds, runs
@@ -22,50 +21,25 @@ from app.tables import (
     RunState,
     Split,
     Step,
-    Trigger,
 )
-from tests.factories import make_member
-from tests.factories_loop import claim, label_all
+from tests.factories_loop import claim
 from tests.worker.conftest import small_project
+from tests.worker.round_steps import CPU, Committed, execute, execute_until, label_and_fire, start, states
 from worker import artifacts as place
 from worker import execution
 from worker.attempt import Attempt
-from worker.learning.progress import Progress
 from worker.learning.reward.fitting import fit_reward_model
 from worker.learning.seeds import derive_seed
-from worker.steps import STEPS
 from worker.steps.fit_reward_model import read_labels
 from worker.steps.inputs import read_round
-
-Committed = sessionmaker[Session]
-CPU = torch.device("cpu")
-
-
-class Killed(Exception):
-    """Stands in for kill -9: nothing catches it."""
 
 
 def fitting_round(committed: Committed, tiny: Path, annotators: int = 1, **settings: Any) -> tuple[int, int]:
     """A project and a round of it whose fit step waits, by id."""
-    with committed.begin() as session:
-        project = small_project(session, tiny, **settings)
-        project_id, round_id = project.id, rounds.start_round(session, project, by=None, seed=1).id
+    project_id, round_id = start(committed, tiny, **settings)
     execute(committed, round_id)
     label_and_fire(committed, project_id, round_id, annotators)
     return project_id, round_id
-
-
-def label_and_fire(committed: Committed, project_id: int, round_id: int, annotators: int = 1) -> None:
-    with committed.begin() as session:
-        project = session.get_one(Project, project_id)
-        label_all(session, project, [make_member(session, project) for _ in range(annotators)])
-        rounds.fire(session, session.get_one(Round, round_id), Trigger.HAND)
-
-
-def execute(committed: Committed, round_id: int) -> None:
-    with committed.begin() as session:
-        run, number = claim(session, session.get_one(Round, round_id))
-    STEPS[run.step](Attempt(run.id, number, CPU))
 
 
 def cards(committed: Committed, round_id: int) -> dict[RewardModelPurpose, dict[str, Any]]:
@@ -74,33 +48,13 @@ def cards(committed: Committed, round_id: int) -> dict[RewardModelPurpose, dict[
     return {purpose: model.card for purpose, model in models.items()}
 
 
-def fit_until(committed: Committed, round_id: int, step: int, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Fit the training model up to an optimiser step and be killed there; the run's id."""
-    with committed.begin() as session:
-        run, number = claim(session, session.get_one(Round, round_id))
-
-    def report(_attempt: Attempt, progress: Progress) -> None:
-        if progress.done == step:
-            raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Attempt, "report", report)
-        with pytest.raises(Killed):
-            STEPS[run.step](Attempt(run.id, number, CPU))
-    return run.id
-
-
-def states() -> list[Path]:
-    return sorted((config.settings().home / "states").glob("*/*/step-*"))
-
-
 def test_a_killed_fit_goes_on_where_it_was_to_the_same_model(
     committed: Committed, tiny_folder: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"reward": {"precision": "fp32", "checkpoint_seconds": 0.0}}
     _, round_id = fitting_round(committed, tiny_folder, **settings)
     torch.set_num_threads(config.settings().threads or torch.get_num_threads())  # sums depend on how they are split
-    run_id = fit_until(committed, round_id, 3, monkeypatch)
+    run_id = execute_until(committed, round_id, monkeypatch, 3)
     assert [folder.name for folder in states()] == ["step-00000003"]
     began: list[int] = []
     with committed.begin() as session:
@@ -122,7 +76,7 @@ def test_what_was_weighed_anew_is_fitted_anew(
     committed: Committed, tiny_folder: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project_id, round_id = fitting_round(committed, tiny_folder, reward={"checkpoint_seconds": 0.0})
-    run_id = fit_until(committed, round_id, 3, monkeypatch)
+    run_id = execute_until(committed, round_id, monkeypatch, 3)
     with committed.begin() as session:
         member = session.scalars(select(Membership).where(Membership.role == Role.ANNOTATOR)).one()
         admin = people.get_person(session, member.person_id)
@@ -138,7 +92,7 @@ def test_states_of_runs_that_have_ended_are_removed(
     committed: Committed, tiny_folder: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, cancelled_id = fitting_round(committed, tiny_folder, reward={"checkpoint_seconds": 0.0})
-    run_id = fit_until(committed, cancelled_id, 3, monkeypatch)
+    run_id = execute_until(committed, cancelled_id, monkeypatch, 3)
     stranger = place.states(Run(id=999_999), "other")
     stranger.mkdir(parents=True)
     with committed.begin() as session:

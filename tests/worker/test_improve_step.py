@@ -6,15 +6,13 @@ from typing import Any
 import pytest
 import torch
 from sqlalchemy import delete, func, select, update
-from sqlalchemy.orm import Session, sessionmaker
 
 from app import config
-from app.domain import policies, rounds, runs, snapshots
+from app.domain import policies, runs, snapshots
 from app.tables import (
     FinishReason,
     Membership,
     Policy,
-    Project,
     Response,
     Role,
     Round,
@@ -25,49 +23,29 @@ from app.tables import (
     Snapshot,
     Split,
     Step,
-    Trigger,
 )
-from tests.factories_loop import claim, label_all
-from tests.worker.conftest import small_project
+from tests.worker.round_steps import CPU, Committed, execute, execute_until, label_and_fire, start, states
 from tests.worker.test_taught import ranked
 from worker import execution
 from worker.attempt import Attempt
 from worker.learning.checkpoints import hash_folder
 from worker.learning.models import load_language_model
-from worker.learning.progress import Progress
-from worker.steps import STEPS
 from worker.steps.fine_tune import exemplary, read_examples
 from worker.steps.inputs import read_round
 
-Committed = sessionmaker[Session]
-CPU = torch.device("cpu")
 EXACT = {"reward": {"precision": "fp32"}, "ppo": {"precision": "fp32"}, "sft": {"precision": "fp32"}}
-
-
-class Killed(Exception):
-    """Stands in for kill -9: nothing catches it."""
 
 
 def improving_round(committed: Committed, tiny: Path, **settings: Any) -> tuple[int, int]:
     """A project and a round of it whose policy is to be improved next, by id."""
     chosen = {key: EXACT.get(key, {}) | settings.get(key, {}) for key in EXACT | settings}
-    with committed.begin() as session:
-        project = small_project(session, tiny, **chosen)
-        project_id, round_id = project.id, rounds.start_round(session, project, by=None, seed=1).id
+    project_id, round_id = start(committed, tiny, **chosen)
     execute(committed, round_id)
     with committed.begin() as session:
         session.execute(update(Response).values(finish_reason=FinishReason.ENDED))  # the tiny model seldom ends
-        label_all(session, session.get_one(Project, project_id))
-        rounds.fire(session, session.get_one(Round, round_id), Trigger.HAND)
+    label_and_fire(committed, project_id, round_id)
     execute(committed, round_id)
     return project_id, round_id
-
-
-def execute(committed: Committed, round_id: int) -> int:
-    with committed.begin() as session:
-        run, number = claim(session, session.get_one(Round, round_id))
-    STEPS[run.step](Attempt(run.id, number, CPU))
-    return run.id
 
 
 def improved(committed: Committed, round_id: int) -> Policy:
@@ -87,26 +65,6 @@ def points(committed: Committed, round_id: int, phase: str) -> list[dict[str, An
         return list(session.scalars(query.order_by(RunMetric.id)))
 
 
-def kill_in(committed: Committed, round_id: int, phase: str, step: int, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Improve the policy up to a step of a phase and be killed there; the run's id."""
-    with committed.begin() as session:
-        run, number = claim(session, session.get_one(Round, round_id))
-
-    def report(_attempt: Attempt, progress: Progress) -> None:
-        if (progress.phase, progress.done) == (phase, step):
-            raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Attempt, "report", report)
-        with pytest.raises(Killed):
-            STEPS[run.step](Attempt(run.id, number, CPU))
-    return run.id
-
-
-def states() -> list[str]:
-    return sorted(folder.parent.name[:3] for folder in (config.settings().home / "states").glob("*/*/step-*"))
-
-
 @pytest.mark.parametrize(("improve_by", "phase", "kept"), [("ppo", "PPO", ["ppo"]), ("sft_then_ppo", "SFT", ["sft"])])
 def test_a_killed_run_goes_on_where_it_was_to_the_same_policy(
     committed: Committed,
@@ -121,8 +79,8 @@ def test_a_killed_run_goes_on_where_it_was_to_the_same_policy(
     settings = {"ppo": now | EXACT["ppo"], "sft": now | EXACT["sft"] | {"batch_tokens": 64, "learning_rate": 1e-3}}
     _, round_id = improving_round(committed, tiny_folder, loop={"improve_by": improve_by}, **settings)
     torch.set_num_threads(config.settings().threads or torch.get_num_threads())  # sums depend on how they are split
-    run_id = kill_in(committed, round_id, phase, 1, monkeypatch)
-    assert states() == kept
+    run_id = execute_until(committed, round_id, monkeypatch, 1, phase)
+    assert [folder.parent.name[:3] for folder in states()] == kept
     with committed.begin() as session:
         number = runs.claim(session, run_id)
     began: list[tuple[str, int]] = []

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from app.domain import policies, reward_models, rounds, runs, samples
@@ -36,10 +35,10 @@ from app.tables import (
     Snapshot,
     Split,
     Step,
-    Trigger,
 )
 from tests.factories_loop import claim, label_all
 from tests.worker.conftest import small_project
+from tests.worker.round_steps import CPU, Committed, execute, label_and_fire, start
 from worker import execution
 from worker.attempt import Attempt
 from worker.learning.checkpoints import hash_folder
@@ -48,32 +47,6 @@ from worker.learning.policy.settings import PPOSettings
 from worker.learning.progress import Progress
 from worker.learning.reward.settings import RewardSettings
 from worker.steps import STEPS
-
-Committed = sessionmaker[Session]
-CPU = torch.device("cpu")
-
-
-def start(committed: Committed, tiny: Path, **settings: Any) -> tuple[int, int]:
-    """A small project and its first round, by id."""
-    with committed.begin() as session:
-        project = small_project(session, tiny, **settings)
-        return project.id, rounds.start_round(session, project, by=None, seed=1).id
-
-
-def execute(committed: Committed, round_id: int) -> Attempt:
-    """Execute the round's waiting run in this process."""
-    with committed.begin() as session:
-        run, number = claim(session, session.get_one(Round, round_id))
-    attempt = Attempt(run.id, number, CPU)
-    STEPS[run.step](attempt)
-    return attempt
-
-
-def label_and_fire(committed: Committed, project_id: int, round_id: int) -> None:
-    with committed.begin() as session:
-        project = session.get_one(Project, project_id)
-        label_all(session, project)
-        rounds.fire(session, session.get_one(Round, round_id), Trigger.HAND)
 
 
 def test_settings_of_the_server_are_those_of_the_worker() -> None:

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from sqlalchemy import select
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 
 from app.domain import comparisons, labels, people, projects, queue, reward_models, rounds
 from app.domain.judgement import JudgementForm
@@ -30,10 +29,10 @@ from app.tables import (
 from tests.factories import make_member, make_responses
 from tests.factories_loop import claim
 from tests.worker.conftest import small_project
+from tests.worker.round_steps import CPU, Committed, execute
 from worker.attempt import Attempt
 from worker.learning.records import Judgement, Label, Message, Scale
 from worker.learning.reward.observations import shape_of
-from worker.steps import STEPS
 from worker.steps.fit_reward_model import read_labels
 from worker.steps.inputs import read_round
 from worker.steps.taught import as_labels
@@ -224,7 +223,7 @@ def taught_in(session: Session, round_: Round) -> dict[Split, list[Label]]:
     """The labels that the fit step of a round that goes on now would learn from."""
     rounds.fire(session, round_, Trigger.HAND)
     run, number = claim(session, round_)
-    return read_labels(session, read_round(session, Attempt(run.id, number, torch.device("cpu"))))
+    return read_labels(session, read_round(session, Attempt(run.id, number, CPU)))
 
 
 @pytest.mark.parametrize("purpose", [purpose for purpose in Purpose if purpose is not Purpose.TRAIN])
@@ -280,14 +279,8 @@ def test_given_weights_count_where_the_project_says_so(
         assert by_annotator == {str(first.id): 1.0, str(second.id): 0.25}
 
 
-def fit(committed: sessionmaker[Session], round_id: int) -> None:
-    with committed.begin() as session:
-        run, number = claim(session, session.get_one(Round, round_id))
-    STEPS[run.step](Attempt(run.id, number, torch.device("cpu")))
-
-
 def test_partial_rankings_and_corrections_are_fitted_on(
-    committed: sessionmaker[Session], tiny_folder: Path, artifacts: Path
+    committed: Committed, tiny_folder: Path, artifacts: Path
 ) -> None:
     form = {"ranking": {"partial": True}, "all_bad": True, "correction": "optional"}
 
@@ -298,7 +291,7 @@ def test_partial_rankings_and_corrections_are_fitted_on(
 
     with committed.begin() as session:
         round_id = labelled_round(session, tiny_folder, form, answers).id
-    fit(committed, round_id)
+    execute(committed, round_id)
     with committed() as session:
         round_ = session.get_one(Round, round_id)
         card = reward_models.reward_models_of_round(session, round_)[RewardModelPurpose.TRAINING].card
@@ -308,23 +301,23 @@ def test_partial_rankings_and_corrections_are_fitted_on(
     assert card["accuracy_pairs"] > 0
 
 
-def test_scores_alone_are_fitted_on(committed: sessionmaker[Session], tiny_folder: Path, artifacts: Path) -> None:
+def test_scores_alone_are_fitted_on(committed: Committed, tiny_folder: Path, artifacts: Path) -> None:
     form = {"overall": "none", "score": {}}
     with committed.begin() as session:
         round_id = labelled_round(
             session, tiny_folder, form, lambda ids: ([], {"scores": {str(ids[0]): 4.2, str(ids[1]): 1, str(ids[2]): 3}})
         ).id
-    fit(committed, round_id)
+    execute(committed, round_id)
     with committed() as session:
         round_ = session.get_one(Round, round_id)
         assert round_.state is RoundState.IMPROVING
 
 
 def test_labels_that_say_nothing_of_the_responses_end_the_step_in_words(
-    committed: sessionmaker[Session], tiny_folder: Path, artifacts: Path
+    committed: Committed, tiny_folder: Path, artifacts: Path
 ) -> None:
     form = {"all_bad": True}
     with committed.begin() as session:
         round_id = labelled_round(session, tiny_folder, form, lambda _ids: ([], {"all_bad": True})).id
     with pytest.raises(ValueError, match="asks for an order, for scores or for corrections"):
-        fit(committed, round_id)
+        execute(committed, round_id)

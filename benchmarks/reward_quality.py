@@ -9,7 +9,7 @@ cross-topic   which of two arguments people find more convincing, in debates tha
               are here: 0.78 (SVM), 0.76 (BiLSTM; both Habernal and Gurevych 2016, ACL), 0.81 (GPPL; Simpson and
               Gurevych 2018, TACL). "Longer wins" stands beside.
 curve         the same by fewer labels.
-ensembles     the posterior of the head, and four models with other seeds, beside a single model.
+ensembles     the posterior of the head, the mean weights of four fits, and four models, beside a single model.
 noise         every judgment of every worker, believed alike or as learned, beside the majority of five.
 likelihoods   ties and grades beside plain pairs, on answers of language models in five degrees.
 

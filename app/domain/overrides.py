@@ -32,6 +32,7 @@ class RewardOverrides(_Overrides):
     """Of `worker.learning.reward.settings.RewardSettings`, where every field has its sentence."""
 
     epochs: int = Field(default=1, ge=1, le=1_000)
+    averaged_fits: int = Field(default=1, ge=1, le=64)
     learning_rate: float | None = Field(default=None, gt=0, le=1)
     head_learning_rate: float | None = Field(default=None, gt=0, le=1)
     answer_learning_rate: float = Field(default=0.1, gt=0, le=1)

@@ -152,19 +152,29 @@ def _curve_rows(case: str, measured: Sequence[Measured]) -> list[Row]:
 
 
 def ensembles(fitter: Fitter, checked: Sequence[Checked], say: Callable[[str], None]) -> list[Row]:
-    """Does it help to ask the head's posterior, or several models, instead of one?"""
+    """Does it help to ask the head's posterior, the mean of several models' weights, or all of them, instead of one?"""
     seeds = range(SEED + 1, SEED + MEMBERS)
-    others = run(fitter, [strict_fit(one.fold, seed=seed, rate=one.rate) for seed in seeds for one in checked], say)
-    measured = [*(one.first for one in checked), *others]
+    others = [strict_fit(one.fold, seed=seed, rate=one.rate) for seed in seeds for one in checked]
+    averaging = [averaged_fit(one) for one in checked]
+    fitted = run(fitter, [*others, *averaging], say)
+    measured = [*(one.first for one in checked), *fitted[: len(others)]]
     # By fold and then by member; a single model is every member, one after another.
     members = [measured[place :: len(checked)] for place in range(len(checked))]
     single = [own.pairs for fold in members for own in fold]
     moderated = [own.moderated for fold in members for own in fold]
+    mean_weights = [own.pairs for own in fitted[len(others) :] for _ in range(MEMBERS)]
     together = [averaged([own.pairs for own in fold]) for fold in members for _ in fold]
     return [
         *comparison("arguments, posterior of the head", moderated, single, "single model", MEMBERS),
+        *comparison(f"arguments, mean weights of {MEMBERS} models", mean_weights, single, "single model", MEMBERS),
         *comparison(f"arguments, {MEMBERS} models", together, single, "single model", MEMBERS),
     ]
+
+
+def averaged_fit(checked: Checked) -> Fit:
+    """As many fits as an ensemble has members, made one."""
+    alone = strict_fit(checked.fold, rate=checked.rate)
+    return replace(alone, settings=replace(alone.settings, averaged_fits=MEMBERS))
 
 
 def annotator_noise(fitter: Fitter, folds: Sequence[Fold], say: Callable[[str], None]) -> list[Row]:

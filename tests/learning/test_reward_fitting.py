@@ -150,13 +150,18 @@ def test_the_same_seed_fits_the_same_model(tiny_folder: Path, fitted: FittedRewa
 
 @pytest.mark.parametrize(
     ("choice", "kills"),
-    [({"annotators": "learned"}, (2, 7, 10)), ({"lora_rank": 4}, (2, 7, 10)), ({"set_weight": "validation"}, (10, 13))],
-    ids=["full", "lora", "two ways"],
+    [
+        ({"annotators": "learned"}, (2, 7, 10)),
+        ({"lora_rank": 4}, (2, 7, 10)),
+        ({"set_weight": "validation"}, (10, 13)),
+        ({"averaged_fits": 2}, (7, 10, 13)),
+    ],
+    ids=["full", "lora", "two ways", "averaged"],
 )
 def test_a_killed_fit_goes_on_to_the_same_bits(
     tiny_folder: Path, tmp_path: Path, choice: dict[str, Any], kills: Sequence[int]
 ) -> None:
-    """Killed in the first epoch, in the second, when all is done but the result, and in the second of two ways."""
+    """Killed in either epoch, when all is done but the result, and in the second of two ways or of two fits."""
     settings = replace(QUICK, epochs=2, checkpoint_seconds=0.0, **choice)
     labels = [replace(label, annotator="somebody") for label in (*rankings(16, 0, 2), *rankings(24, 0))]
     whole = fit(tiny_folder, labels, rankings(10, 1), settings)

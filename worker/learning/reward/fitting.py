@@ -13,16 +13,18 @@ from worker.learning.course import Course
 from worker.learning.models import pick_device
 from worker.learning.progress import Progress, Report, silent
 from worker.learning.records import Label
+from worker.learning.reward.averaging import average_fits
 from worker.learning.reward.backbone import output_layer, recomputed_layers
 from worker.learning.reward.batches import encode_labels
 from worker.learning.reward.likelihood import AnswerModel, calibrate
-from worker.learning.reward.loop import Fit, learn, validation_outputs, weights_of
+from worker.learning.reward.loop import Fit, learn, measure, validation_outputs, weights_of
 from worker.learning.reward.lora import low_rank_adapters
 from worker.learning.reward.model import RewardModel, load_reward_model, new_heads, new_reward_model
 from worker.learning.reward.normalisation import Normalisation
 from worker.learning.reward.observations import AnswerShape, Weighting, observe, shape_of, teaches
 from worker.learning.reward.overall import head_posterior, is_overall
 from worker.learning.reward.settings import RewardSettings
+from worker.learning.seeds import derive_seed
 
 SetWeight = Literal["1", "k-1"]
 Start = Literal["fresh", "warm"]
@@ -34,8 +36,10 @@ __all__ = ["FittedRewardModel", "RewardSettings", "fit_reward_model"]
 class FittedRewardModel:
     """A fitted reward model and how the fitting went.
 
-    `epochs` is the number of passes that were kept; `history` has a row of metrics for each. `choices` has a row for
-    each way that was tried, with its validation likelihood and whether it was `kept`. `learning_rate` is the highest.
+    `epochs` is the number of passes that were kept; `history` has a row of metrics for each. Where fits are averaged,
+    `epochs` is the highest, the rows say of which `fit` they are, and the last one is of the mean. `choices` has a row
+    for each way that was tried, with its validation likelihood and whether it was `kept`. `learning_rate` is the
+    highest.
     """
 
     reward_model: RewardModel
@@ -97,15 +101,15 @@ def fit_reward_model(
         to_learn, to_check = encode_labels(reward_model, taught), encode_labels(reward_model, checked)
         fit = Fit(reward_model, to_learn, to_check, _weighting(settings, way.set_weight), settings, seed)
         folder = checkpoints / f"{way.set_weight}-{way.start}" if checkpoints and len(ways) > 1 else checkpoints
-        tried.append(_Tried(way, fit, _learn(fit, _of_several(report, number, len(ways)), folder)))
+        tried.append(_try(way, fit, _of_several(report, number, len(ways)), folder))
         if len(ways) > 1:
             reward_model.model.to("cpu")  # one model at a time on the device
     kept = min(tried, key=lambda one: one.measured.get("validation/nll", 0.0))
     kept.fit.reward_model.model.to(device)
     return FittedRewardModel(
         _finished(kept.fit),
-        kept.course.best_epoch,
-        kept.course.history,
+        kept.epochs,
+        kept.history,
         [one.row(one is kept) for one in tried],
         kept.fit.learning_rate,
     )
@@ -115,17 +119,36 @@ def fit_reward_model(
 class _Tried:
     way: Way
     fit: Fit
-    course: Course
-
-    @property
-    def measured(self) -> dict[str, float]:
-        """The metrics of the epoch that was kept."""
-        return self.course.history[self.course.best_epoch - 1]
+    epochs: int
+    history: list[dict[str, float]]
+    measured: dict[str, float]
+    """The metrics of what was kept."""
 
     def row(self, kept: bool) -> dict[str, Any]:
         """What is told of it."""
         validation = {name: value for name, value in self.measured.items() if name.startswith("validation/")}
-        return {**asdict(self.way), "epochs": self.course.best_epoch, **validation, "kept": kept}
+        return {**asdict(self.way), "epochs": self.epochs, **validation, "kept": kept}
+
+
+def _try(way: Way, fit: Fit, report: Report, checkpoints: Path | None) -> _Tried:
+    """Fits once, or as often as fits are to be averaged."""
+    count = fit.settings.averaged_fits
+    if count == 1:
+        course = _learn(fit, report, checkpoints)
+        return _Tried(way, fit, course.best_epoch, course.history, course.history[course.best_epoch - 1])
+    history: list[dict[str, float]] = []
+    epochs: list[int] = []
+
+    def fit_one(number: int) -> None:
+        own = replace(fit, seed=derive_seed(fit.seed, "averaged fit", number))
+        folder = checkpoints / f"fit-{number + 1}" if checkpoints else None
+        course = _learn(own, _of_several(report, number, count), folder)
+        history.extend({"fit": number + 1, **row} for row in course.history)
+        epochs.append(course.best_epoch)
+
+    average_fits(fit.reward_model, count, fit_one)
+    measured = measure(fit)
+    return _Tried(way, fit, max(epochs), [*history, measured], measured)
 
 
 def _teaching(labels: Sequence[Label], settings: RewardSettings) -> list[Label]:

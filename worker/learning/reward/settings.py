@@ -13,6 +13,9 @@ class RewardSettings:
 
     epochs: int = 1
     """Passes over the labels, at most; with validation labels the best epoch is kept."""
+    averaged_fits: int = 1
+    """Fits with the labels in other orders, of which the mean of the weights is kept (WARM): surer scores, as much more
+    work."""
     learning_rate: float | None = None
     """Of Adam, at its highest: it climbs over the warm-up and falls linearly to 0. None goes by the backbone's size."""
     head_learning_rate: float | None = None
@@ -63,6 +66,7 @@ class RewardSettings:
     def __post_init__(self) -> None:
         for name in (
             "epochs",
+            "averaged_fits",
             "answer_learning_rate",
             "adam_epsilon",
             "batch_sets",

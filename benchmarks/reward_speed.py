@@ -67,7 +67,7 @@ class Scope:
 SMALL = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 4}
 LARGE = {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 16, "num_attention_heads": 16}
 SCOPES = {
-    "cpu": Scope(SMALL, {2: 8, 4: 8, 9: 4}, 8, {2: 32, 4: 24, 9: 12}, {2: 768, 4: 384, 9: 128}, 200),
+    "cpu": Scope(SMALL, {2: 8, 4: 4, 9: 2}, 8, {2: 32, 4: 16, 9: 8}, {2: 768, 4: 384, 9: 128}, 200),
     "cuda": Scope(LARGE, {2: 64, 4: 64, 9: 32}, 32, {2: 512, 4: 256, 9: 96}, {2: 6144, 4: 3072, 9: 1024}, 400),
 }
 

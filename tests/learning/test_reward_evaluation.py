@@ -111,7 +111,47 @@ def test_the_calibration_interval_holds_a_planted_error() -> None:
 def test_a_calibrated_model_errs_by_chance_alone() -> None:
     """Bins of 100 pairs of 0.8: the mean |error| of a normal of deviation sqrt(0.16 / 100) is sqrt(2 / pi) of it."""
     expected = math.sqrt(2 / math.pi) * math.sqrt(0.16 / 100)
-    assert calibration_by_chance(torch.full((1_500,), 0.8), 0) == pytest.approx(expected, rel=0.05)
+    assert calibration_by_chance(torch.linspace(0.79, 0.81, 1_500), 0) == pytest.approx(expected, rel=0.05)
+
+
+def test_tied_confidences_err_together_by_chance() -> None:
+    """1,500 votes on one pair of 0.8 are one share, known to sqrt(0.16 / 1,500)."""
+    expected = math.sqrt(2 / math.pi) * math.sqrt(0.16 / 1_500)
+    assert calibration_by_chance(torch.full((1_500,), 0.8), 0) == pytest.approx(expected, rel=0.15)
+
+
+def many_votes_on_one_pair(order: Sequence[int]) -> Pairs:
+    """150 votes, 90 of them for what the model gives 0.689; each has a prompt of its own. Half are told turned."""
+    right = torch.tensor([place < 90 for place in order])
+    turned = torch.tensor([place % 2 for place in order])
+    probabilities = torch.where(turned.bool(), 1 - torch.tensor(0.689).double(), 0.689)
+    return Pairs(probabilities, (right != turned.bool()).long(), torch.tensor(order))
+
+
+def test_calibration_does_not_depend_on_the_order_of_votes() -> None:
+    shuffled = np.random.default_rng(0).permutation(150).tolist()
+    for order in (list(range(150)), list(range(149, -1, -1)), shuffled):
+        pairs = many_votes_on_one_pair(order)
+        error = expected_calibration_error(pairs.probabilities, pairs.outcomes)
+        assert error == pytest.approx(0.689 - 0.6)
+        low, high = calibration_interval(pairs, 0)
+        # All 150 votes say how well the share is known: 1.96 sqrt(0.24 / 150) either way.
+        assert low == pytest.approx(0.089 - 0.078, abs=0.015)
+        assert high == pytest.approx(0.089 + 0.078, abs=0.015)
+        for row in reliability(pairs, 0):
+            assert row["right"] == pytest.approx(0.6)
+            assert row["right_low"] == pytest.approx(0.6 - 0.078, abs=0.015)
+            assert row["right_high"] == pytest.approx(0.6 + 0.078, abs=0.015)
+            assert row["count"] == 10
+
+
+def test_ties_over_the_edge_of_a_bin_are_spread_by_hand() -> None:
+    """Two bins of 0.6 0.7 | 0.7 0.8: half of the 0.7s is right, so both bins have a half of one there."""
+    for middle in ([1, 0], [0, 1]):
+        pairs = pairs_of([0.6, 0.7, 0.7, 0.8], [1, *middle, 1])
+        error = expected_calibration_error(pairs.probabilities, pairs.outcomes, bins=2)
+        assert error == pytest.approx((abs(1.5 - 1.3) + abs(1.5 - 1.5)) / 4)
+        assert [row["right"] for row in reliability(pairs, 0, bins=2)] == [pytest.approx(0.75)] * 2
 
 
 def test_reliability_rows_by_hand() -> None:

@@ -52,19 +52,23 @@ def bootstrap_ratio(numerators: Tensor, denominators: Tensor, seed: int, resampl
     return Estimate(value, low, high, round(float(denominators.sum())))
 
 
-def bootstrap_mean(values: Tensor, clusters: Tensor, seed: int) -> Estimate:
+def bootstrap_mean(values: Tensor, clusters: Tensor, seed: int, weights: Tensor | None = None) -> Estimate:
     """The mean of values, with the interval of `bootstrap_ratio` over their clusters.
 
     Args:
         values: [items].
         clusters: [items], the same number for items of one cluster; a prompt's, for instance.
+        weights: how much each value counts [items], at least 0; if nothing is said, 1. Those of 0 are left out.
 
     Raises:
         ValueError: if there is no value.
     """
-    numbers, place = torch.unique(clusters, return_inverse=True)
-    sums = torch.zeros(len(numbers), dtype=torch.float64).index_add(0, place, values.double())
-    return bootstrap_ratio(sums, torch.bincount(place, minlength=len(numbers)), seed)
+    weights = torch.ones_like(values, dtype=torch.float64) if weights is None else weights
+    counted = weights > 0
+    numbers, place = torch.unique(clusters[counted], return_inverse=True)
+    nothing, weights = torch.zeros(len(numbers), dtype=torch.float64), weights[counted].double()
+    sums = nothing.index_add(0, place, weights * values[counted].double())
+    return bootstrap_ratio(sums, nothing.index_add(0, place, weights), seed)
 
 
 def win_rate(scores: Tensor, other_scores: Tensor, seed: int) -> Estimate:

@@ -15,6 +15,9 @@ BINS = 15
 LEAST_PROBABILITY = 1e-12
 """A lower one counts as this much, so that one sure mistake costs 28 nats and not infinitely many."""
 
+TIED = 1e-7
+"""Confidences no further apart are tied: p and 1 - p of one pair judged either way differ by rounding."""
+
 Figures = dict[str, float | int | None]
 
 
@@ -105,7 +108,9 @@ def expected_calibration_error(probabilities: Tensor, outcomes: Tensor, bins: in
     """How far the confidences are from the share that is right, over bins of equally many pairs.
 
     sum_b n_b / n |share right in b - mean confidence in b|, the confidence being max(p, 1 - p) (Naeini et al. 2015;
-    with bins of equal count, Nixon et al. 2019). It is biased upwards on few pairs: see `calibration_by_chance`.
+    with bins of equal count, Nixon et al. 2019). Pairs of tied confidences, as of two texts that many people judged,
+    are spread evenly over the bins that they fall in, so that their order means nothing. The error is biased upwards on
+    few pairs: see `calibration_by_chance`.
 
     Raises:
         ValueError: if there is no pair.
@@ -113,7 +118,8 @@ def expected_calibration_error(probabilities: Tensor, outcomes: Tensor, bins: in
     if not len(probabilities):
         raise ValueError("there is no pair to measure the calibration on")
     confidences, order = torch.maximum(probabilities, 1 - probabilities).double().sort(stable=True)
-    return _binned_error(confidences, _right(probabilities, outcomes)[order], bins)
+    right = _shared(_right(probabilities, outcomes)[order], _ties(confidences))
+    return _binned_error(confidences, right, bins)
 
 
 def calibration_by_chance(confidences: Tensor, seed: int, bins: int = BINS, draws: int = 200) -> float:
@@ -124,7 +130,7 @@ def calibration_by_chance(confidences: Tensor, seed: int, bins: int = BINS, draw
     sure = confidences.double().sort().values
     generator = generator_for(seed, "calibrated")
     outcomes = (torch.rand(draws, len(sure), generator=generator, dtype=torch.float64) < sure).double()
-    return sum(_binned_error(sure, own, bins) for own in outcomes) / draws
+    return sum(_binned_error(sure, own, bins) for own in _shared(outcomes, _ties(sure))) / draws
 
 
 def calibration_interval(pairs: Pairs, seed: int, resamples: int = 500) -> tuple[float, float]:
@@ -134,7 +140,7 @@ def calibration_interval(pairs: Pairs, seed: int, resamples: int = 500) -> tuple
     the basic one, 2 e - quantile (Davison and Hinkley 1997, section 5.2), cut off at 0.
     """
     confidences, order = pairs.confidences.sort(stable=True)
-    right = pairs.right[order]
+    right, ties = pairs.right[order], _ties(confidences)
     clusters, place = torch.unique(pairs.prompts[order], return_inverse=True)
     generator = generator_for(seed, "calibration")
     errors = []
@@ -142,8 +148,9 @@ def calibration_interval(pairs: Pairs, seed: int, resamples: int = 500) -> tuple
         drawn = torch.randint(len(clusters), (len(clusters),), generator=generator)
         times = torch.bincount(drawn, minlength=len(clusters))[place]
         # Repeated in place, the pairs stay sorted.
-        errors.append(_binned_error(confidences.repeat_interleave(times), right.repeat_interleave(times), BINS))
-    error = _binned_error(confidences, right, BINS)
+        own = _shared(right, ties, times).repeat_interleave(times)
+        errors.append(_binned_error(confidences.repeat_interleave(times), own, BINS))
+    error = _binned_error(confidences, _shared(right, ties), BINS)
     low, high = torch.tensor(errors, dtype=torch.float64).quantile(torch.tensor([0.025, 0.975]).double()).tolist()
     return max(0.0, 2 * error - high), max(0.0, 2 * error - low)
 
@@ -152,21 +159,23 @@ def reliability(pairs: Pairs, seed: int, bins: int = BINS) -> list[Figures]:
     """The reliability curve: one row a bin of equally many pairs, the least sure first.
 
     A row has the least and the greatest confidence in it (`low`, `high`), their mean (`probability`), the share of
-    pairs that the model put as people did (`right`, `right_low`, `right_high`) and the number of pairs (`count`).
+    pairs that the model put as people did (`right`, `right_low`, `right_high`) and the number of pairs (`count`). Tied
+    confidences are spread over their bins as in `expected_calibration_error`.
     """
     confidences, order = pairs.confidences.sort(stable=True)
+    right, prompts, ties = pairs.right[order], pairs.prompts[order], _ties(confidences)
     rows: list[Figures] = []
     for place in torch.tensor_split(torch.arange(len(pairs)), bins):
         if not len(place):
             continue
         sure = confidences[place]
-        right = bootstrap_mean(pairs.right[order[place]], pairs.prompts[order[place]], seed)
+        inside = torch.zeros_like(confidences).index_fill(0, place, 1.0)
         rows.append(
             {
                 "low": float(sure[0]),
                 "high": float(sure[-1]),
                 "probability": float(sure.mean()),
-                **spread("right", right),
+                **spread("right", bootstrap_mean(right, prompts, seed, _shared(inside, ties))),
                 "count": len(place),
             }
         )
@@ -208,7 +217,27 @@ def _right(probabilities: Tensor, outcomes: Tensor) -> Tensor:
     return torch.where(probabilities == 0.5, 0.5, agreed.double()).double()
 
 
+def _ties(confidences: Tensor) -> Tensor:
+    """The number of its group for each of sorted confidences, of which the tied ones are together [pairs]."""
+    return (confidences.diff(prepend=confidences[:1]) > TIED).cumsum(0)
+
+
+def _shared(values: Tensor, ties: Tensor, times: Tensor | None = None) -> Tensor:
+    """Instead of each value the mean of those that are tied with it [..., pairs].
+
+    Args:
+        values: [..., pairs], sorted by confidence.
+        ties: see `_ties`.
+        times: how often each pair counts [pairs]; once, if nothing is said. Pairs of no count at all have no mean.
+    """
+    counts = torch.ones_like(ties) if times is None else times
+    groups = int(ties[-1]) + 1 if len(ties) else 0
+    sums = values.new_zeros(*values.shape[:-1], groups).index_add(-1, ties, counts * values)
+    means: Tensor = sums / torch.bincount(ties, weights=counts.double(), minlength=groups)
+    return means[..., ties]
+
+
 def _binned_error(confidences: Tensor, right: Tensor, bins: int) -> float:
-    """The calibration error of pairs that are sorted by confidence."""
+    """The calibration error of pairs that are sorted by confidence, those that are tied sharing what is right."""
     gaps = [part.sum().abs() for part in torch.tensor_split(right - confidences, bins)]
     return float(torch.stack(gaps).sum()) / max(len(right), 1)

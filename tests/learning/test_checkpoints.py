@@ -1,5 +1,6 @@
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -120,6 +121,22 @@ def test_the_newest_state_comes_back_and_older_ones_go(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000010"]
     remove_states(tmp_path)
     assert not tmp_path.exists()
+
+
+def test_only_states_go_and_what_else_stands_beside_them_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "model.checkpoints"
+    for place in (folder, folder / "fit-1", folder / "1-fresh" / "fit-2"):
+        save_state(place, 1, {"weight": torch.ones(2)}, {})
+    kept = [folder / "notes.txt", folder / "step-1" / "mine.txt", folder / "fit-1" / "notes.txt"]
+    for file in kept:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("years of work")
+    host, dead = socket.gethostname(), 2**22 + 1  # above the highest number that Linux gives a process
+    (folder / f".step-00000002.new.{host}.{dead}.0a1b2c3d").mkdir()
+    save_state(folder, 2, {"weight": torch.ones(2)}, {})
+    remove_states(folder, ["1-fresh", "fit-[0-9]*"])
+    assert sorted(path for path in folder.rglob("*") if path.is_file()) == sorted(kept)
+    assert sorted(path.name for path in folder.iterdir()) == ["fit-1", "notes.txt", "step-1"]
 
 
 @pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.Muon])

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -11,7 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from worker.learning.checkpoints import write_whole
+from worker.learning.checkpoints import remove_states, write_whole
 from worker.learning.models import save_model
 from worker.learning.policy.course import NOT_COMPARED
 from worker.learning.policy.devices import is_first
@@ -80,7 +79,7 @@ class RunRecord:
         self._samples.put(step + 1, samples_to_read(rollout))
 
     def finish(self, out: Path, improved: ImprovedPolicy, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Writes the policy with all that is to be read of the run, and removes the folder of the run."""
+        """Writes the policy with all that is to be read of the run, and removes what stood of the run in its folder."""
         facts = {**self._facts, "ended": improved.ended, "history": [_finite(row) for row in improved.metrics]}
         files = {
             FACTS: _shown(facts),
@@ -88,7 +87,9 @@ class RunRecord:
             SAMPLES: self._samples.read(),
         }
         save_model(improved.policy, tokenizer, out, files=files)
-        shutil.rmtree(self._folder)
+        for name in (FACTS, METRICS, SAMPLES):
+            (self._folder / name).unlink(missing_ok=True)
+        remove_states(self._folder)
 
 
 def samples_to_read(rollout: Rollout) -> list[dict[str, Any]]:

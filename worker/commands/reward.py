@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -14,6 +13,7 @@ from rich.table import Table
 
 from worker.commands.settings import read_settings
 from worker.commands.terminal import FILE, FOLDER, clear_errors, console, option, progress_bar
+from worker.learning.checkpoints import remove_states
 from worker.learning.models import Precision, check_source, pick_device
 from worker.learning.records import Prompt
 from worker.learning.reward.card import reward_card
@@ -36,6 +36,9 @@ from worker.learning.reward.splits import Sides, read_sides
 PRECISIONS = ["auto", "fp32", "bf16"]
 NORMALISED_ON = 256
 """The most prompts of the labels that give the scores their zero and unit where no reference is given."""
+
+OF_SEVERAL_FITS = ("1-fresh", "1-warm", "k-1-fresh", "k-1-warm", "fit-[0-9]*")
+"""The folders among the checkpoints where several ways are tried, or several fits averaged."""
 
 
 @click.group()
@@ -128,7 +131,7 @@ def fit(
                     seed,
                 )
         save_reward_model(model, out, card)
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        remove_states(checkpoints, OF_SEVERAL_FITS)
         _tell(out, model, card, sides)
 
 

@@ -1,12 +1,13 @@
 """How are folders and files written so that a kill at any instant loses nothing? Aside, fsync, rename."""
 
+import glob
 import hashlib
 import json
 import os
 import shutil
 import socket
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 
 STATE_TENSORS = "state.safetensors"
 STATE_FACTS = "state.json"
+_STATES = "step-" + "[0-9]" * 8
 
 
 @contextmanager
@@ -31,7 +33,7 @@ def written_aside(folder: Path) -> Iterator[Path]:
     """
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(folder)
+    _remove_leftovers(folder.parent, glob.escape(folder.name))
     aside = _beside(folder, "new")
     aside.mkdir()
     try:
@@ -110,8 +112,17 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     return load_file(states[-1] / STATE_TENSORS), facts
 
 
-def remove_states(folder: Path) -> None:
-    """Removes the training states in `folder`, and the folder if nothing else is in it."""
+def remove_states(folder: Path, below: Sequence[str] = ()) -> None:
+    """Removes the training states in `folder`, and the folder if nothing else is in it.
+
+    Args:
+        folder: where states stand, or stood.
+        below: patterns of the names of folders in it, and in these, that hold states of their own.
+    """
+    for pattern in below:
+        for inner in folder.glob(pattern):
+            remove_states(inner, below)
+    _remove_leftovers(folder, _STATES)
     for state in _states(folder):
         shutil.rmtree(state)
     with suppress(OSError):
@@ -148,7 +159,7 @@ def restore_optimiser(
 
 
 def _states(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+    return sorted(path for path in folder.glob(_STATES) if path.is_dir())
 
 
 def _beside(folder: Path, kind: str) -> Path:
@@ -156,14 +167,12 @@ def _beside(folder: Path, kind: str) -> Path:
     return folder.parent / f".{folder.name}.{kind}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """Removes what dead processes of this machine left beside `folder`."""
-    host = socket.gethostname()
+def _remove_leftovers(parent: Path, pattern: str) -> None:
+    """Removes what dead processes of this machine left in `parent` beside folders of this name."""
     for kind in ("new", "old"):
-        start = f".{folder.name}.{kind}.{host}."
-        for path in folder.parent.glob(f"{start}*"):
-            process = path.name.removeprefix(start).split(".")[0]
-            if not _lives(int(process)):
+        for path in parent.glob(f".{pattern}.{kind}.{glob.escape(socket.gethostname())}.*.*"):
+            process = path.name.split(".")[-2]
+            if process.isdecimal() and not _lives(int(process)):
                 shutil.rmtree(path, ignore_errors=True)
 
 

@@ -89,7 +89,7 @@ def prepare() -> None:
 def measure(fit: Fit, backbone: str, device: str) -> Measured:
     """Fits, and looks at the test labels."""
     began = time.perf_counter()
-    # No validation labels: on one debate the likelihood would rather stop early than be calibrated afterwards.
+    # No validation labels: the number of epochs was settled beforehand. They calibrate what is kept.
     fitted = fit_reward_model(backbone, fit.labels, (), fit.settings, fit.seed, device=pick_device(device))
     reward_model = fitted.reward_model
     kept_back_nll = calibrated_nll(reward_model, fit.validation) if fit.validation else math.nan

@@ -17,7 +17,16 @@ from worker.learning.reward.backbone import output_layer, recomputed_layers
 from worker.learning.reward.batches import connected, encode_labels, micro_batches, shuffled_batches
 from worker.learning.reward.encoding import Encoded
 from worker.learning.reward.fitting import fit_reward_model
-from worker.learning.reward.loop import Fit, accumulate_gradients, squared_levels, weights_of
+from worker.learning.reward.loop import (
+    Fit,
+    accumulate_gradients,
+    labelled_outputs,
+    mean_nll,
+    measure,
+    squared_levels,
+    validation_outputs,
+    weights_of,
+)
 from worker.learning.reward.lora import low_rank_adapters
 from worker.learning.reward.memory import ran_out_of_memory
 from worker.learning.reward.model import RewardModel, new_reward_model
@@ -266,3 +275,45 @@ def test_the_learning_rate_goes_by_the_size_where_none_is_asked_for(tiny_folder:
     assert usual_learning_rate(8_000_000_000, adapters=True) == pytest.approx(5e-5)
     fit = new_fit(tiny_folder, graded_pairs(5, 0), learning_rate=None)
     assert fit.new_optimiser().param_groups[0]["highest"] == fit.learning_rate == 1e-3
+
+
+def checked_fit(folder: Path, labels: Sequence[Label], validation: Sequence[Label]) -> Fit:
+    fit = new_fit(folder, labels)
+    return replace(fit, checked=encode_labels(fit.reward_model, validation))
+
+
+def test_an_overconfident_model_is_compared_as_it_will_be_calibrated(tiny_folder: Path) -> None:
+    """Scores four times as large: less likely labels as they are, equally likely ones with the slope fitted anew."""
+    model = fit_reward_model(str(tiny_folder), rankings(60, 0), [], replace(QUICK, epochs=2), 0).reward_model
+    noisy = [
+        replace(one, overall=Judgement(one.overall.groups[:: -1 if number % 4 == 0 else 1]))
+        for number, one in enumerate(rankings(120, 1, 2))
+    ]
+    fit = replace(checked_fit(tiny_folder, rankings(4, 0), noisy), reward_model=model)
+    plain, calibrated = [], []
+    for factor in (1.0, 4.0):
+        with torch.no_grad():
+            output_layer(model.model).weight.mul_(factor)
+        plain.append(mean_nll(model.answers, *validation_outputs(fit)))
+        calibrated.append(measure(fit)["validation/nll"])
+    assert plain[1] > plain[0] + 0.2
+    assert calibrated[1] < calibrated[0] + 0.05
+
+
+def test_what_is_compared_is_what_is_kept(tiny_folder: Path) -> None:
+    labels, validation = shared_pairs(), [*graded_pairs(12, 7), *rankings(5, 1)]
+    fitted = fit_reward_model(str(tiny_folder), labels, validation, replace(QUICK, epochs=3), 0)
+    model = fitted.reward_model
+    outputs, observed = labelled_outputs(model, encode_labels(model, validation), Weighting())
+    kept = mean_nll(model.answers, outputs, observed)
+    assert fitted.choices[0]["validation/nll"] == pytest.approx(kept, abs=1e-6)
+    assert kept == pytest.approx(min(row["validation/nll"] for row in fitted.history), abs=1e-6)
+
+
+def test_measuring_leaves_all_that_goes_on_learning_as_it_was(tiny_folder: Path) -> None:
+    fit = checked_fit(tiny_folder, shared_pairs(), [*graded_pairs(12, 7), *rankings(5, 1)])
+    before = {name: weight.detach().clone() for name, weight in fit.weights.items()}
+    assert measure(fit) == measure(fit)
+    assert all(torch.equal(weight, before[name]) for name, weight in fit.weights.items())
+    assert all(weight.grad is None for weight in fit.weights.values())
+    assert torch.equal(fit.reward_model.answers.slopes, torch.ones(len(fit.reward_model.outputs)))

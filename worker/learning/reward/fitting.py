@@ -38,8 +38,8 @@ class FittedRewardModel:
 
     `epochs` is the number of passes that were kept; `history` has a row of metrics for each. Where fits are averaged,
     `epochs` is the highest, the rows say of which `fit` they are, and the last one is of the mean. `choices` has a row
-    for each way that was tried, with its validation likelihood and whether it was `kept`. `learning_rate` is the
-    highest.
+    for each way that was tried, with its validation likelihood, as calibrated, and whether it was `kept`.
+    `learning_rate` is the highest.
     """
 
     reward_model: RewardModel
@@ -47,6 +47,16 @@ class FittedRewardModel:
     history: list[dict[str, float]]
     choices: list[dict[str, Any]]
     learning_rate: float
+
+    @property
+    def course(self) -> dict[str, Any]:
+        """How the fitting went, as a card tells it."""
+        return {
+            "epochs": self.epochs,
+            "learning_rate": self.learning_rate,
+            "history": self.history,
+            "choices": self.choices,
+        }
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,7 @@ def fit_reward_model(
 
     As in InstructGPT (Ouyang et al. 2022, section 3.5) all pairs of a ranking share one batch element; the head starts
     as in Stiennon et al. 2020. Kept apart: the likelihood is an ordered logit that knows ties, grades and scores
-    (`likelihood`), dropout is off, and the epoch is chosen by validation likelihood.
+    (`likelihood`), dropout is off, and the epoch is chosen by validation likelihood, as calibrated.
 
     Args:
         source: a Hugging Face name or folder, causal or encoder.

@@ -1,5 +1,6 @@
 """How do labels move the weights? Steps of Adam on their likelihood, resumable to the bit."""
 
+import copy
 import hashlib
 import json
 import math
@@ -19,7 +20,7 @@ from worker.learning.models import count_parameters
 from worker.learning.progress import Progress, Report
 from worker.learning.reward.backbone import head_parameters
 from worker.learning.reward.batches import EncodedLabels, micro_batches, shuffled_batches
-from worker.learning.reward.likelihood import AnswerModel
+from worker.learning.reward.likelihood import AnswerModel, calibrate
 from worker.learning.reward.memory import free_memory, no_room, ran_out_of_memory
 from worker.learning.reward.model import RewardModel, read_features
 from worker.learning.reward.observations import Observations, Weighting, observe
@@ -240,15 +241,19 @@ def squared_levels(scores: Tensor, places: Sequence[Sequence[int]]) -> Tensor:
 
 
 def measure(fit: Fit) -> Metrics:
-    """How likely the validation labels are, and how often a better response has a higher score.
+    """How likely the validation labels are once calibrated, and how often a better response has a higher score.
 
+    Slopes, cuts and score regressions are fitted to the same labels on a copy, as they are on what is kept in the end:
+    an epoch that knows more is not to lose for being overconfident, which calibration mends. The fewer labels there
+    are, the less they move (see `calibrate`).
     A ranking weighs as much as a pair, whatever it weighs in the fitting, so that the two can be compared. Nothing
     where there are no validation labels.
     """
     if not fit.checked.labels:
         return {}
     outputs, observed = validation_outputs(fit)
-    answers = fit.reward_model.answers
+    answers = copy.deepcopy(fit.reward_model.answers)
+    calibrate(answers, outputs, observed)
     right = orders_right(outputs, observed, answers.shape)
     accuracy = {"validation/accuracy": float(right.mean())} if len(right) else {}
     return {"validation/nll": mean_nll(answers, outputs, observed), **accuracy}

@@ -3,12 +3,14 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import click
 import torch
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from worker.commands.outputs import checkpoints_beside, reserved
 from worker.commands.record import FACTS, RunRecord
 from worker.commands.settings import read_settings
 from worker.commands.terminal import FILE, FOLDER, clear_errors, console, option, progress_bar
@@ -91,12 +93,11 @@ def run(
     Stop it at any time: the same command goes on from its last checkpoint. Until the policy is written, checkpoints,
     metrics and samples stand beside OUT in OUT.checkpoints.
     """
-    checkpoints = out.with_name(f"{out.name}.checkpoints")
-    stopped = f"the same command goes on from its last checkpoint, if there is one yet in {checkpoints}"
-    with clear_errors(stopped), joined(device) as where:
+    stopped = f"the same command goes on from its last checkpoint, if there is one yet in {out}.checkpoints"
+    with clear_errors(stopped), joined(device) as where, _reserved(out) as checkpoints:
         console.quiet = not is_first()
         chosen = read_settings(PPOSettings, settings, changes)
-        _check_folders(out, [policy, reference, *rewards, *watched])
+        _check_begins(out, [policy, reference, *rewards, *watched])
         _check_watched(watched, chosen)
         for source in filter(None, [policy, reference]):
             check_source(source)
@@ -133,10 +134,13 @@ def run(
             _tell(out, improved)
 
 
-def _check_folders(out: Path, sources: Sequence[str | Path | None]) -> None:
-    """The folder is replaced as a whole, so it must hold nothing else, and nothing that the run begins with."""
-    if out.is_dir() and any(out.iterdir()) and not (out / FACTS).is_file():
-        raise ValueError(f"{out} holds other things than a policy of a run, and would be replaced: name another folder")
+def _reserved(out: Path) -> AbstractContextManager[Path]:
+    """For the one process that writes there; the others only look at its checkpoints."""
+    return reserved(out, FACTS, "a policy of a run") if is_first() else nullcontext(checkpoints_beside(out))
+
+
+def _check_begins(out: Path, sources: Sequence[str | Path | None]) -> None:
+    """The folder is replaced as a whole, so it must be nothing that the run begins with."""
     if any(source is not None and Path(source).resolve() == out.resolve() for source in sources):
         raise ValueError(f"{out} is what the run begins with, and would be replaced: name another folder with --out")
 

@@ -1,8 +1,7 @@
 """How good a reward model do labels make, without a server? `prefloop reward fit`, `score` and `evaluate`."""
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -11,17 +10,15 @@ from typing import Any
 import click
 from rich.table import Table
 
+from worker.commands.outputs import reserved
 from worker.commands.settings import read_settings
 from worker.commands.terminal import FILE, FOLDER, clear_errors, console, option, progress_bar
 from worker.learning.checkpoints import remove_states
 from worker.learning.models import Precision, check_source, pick_device
-from worker.learning.records import Prompt
 from worker.learning.reward.card import reward_card
 from worker.learning.reward.curve import reward_learning_curve
-from worker.learning.reward.evaluation import prompt_key
 from worker.learning.reward.files import labels_of, read_lines, score_file
-from worker.learning.reward.fitting import FittedRewardModel, RewardSettings, fit_reward_model
-from worker.learning.reward.lines import Line
+from worker.learning.reward.fitting import RewardSettings, fit_reward_model
 from worker.learning.reward.model import (
     REWARD_FACTS,
     RewardModel,
@@ -30,13 +27,11 @@ from worker.learning.reward.model import (
     read_scores,
     save_reward_model,
 )
+from worker.learning.reward.reference import some_of, whole_reference
 from worker.learning.reward.scales import on_common_scales
 from worker.learning.reward.splits import Sides, read_sides
 
 PRECISIONS = ["auto", "fp32", "bf16"]
-NORMALISED_ON = 256
-"""The most prompts of the labels that give the scores their zero and unit where no reference is given."""
-
 OF_SEVERAL_FITS = ("1-fresh", "1-warm", "k-1-fresh", "k-1-warm", "fit-[0-9]*")
 """The folders among the checkpoints where several ways are tried, or several fits averaged."""
 
@@ -95,30 +90,30 @@ def fit(
     A line may name its "split": train lines teach, validation ones choose, test ones measure. Stop it at any time: the
     same command goes on from its last checkpoint, kept beside OUT until the model is written.
     """
-    with clear_errors():
-        _check_out(out)
+    with clear_errors(), reserved(out, REWARD_FACTS, "a reward model") as checkpoints:
         chosen = _with_start(read_settings(RewardSettings, settings, changes), start)
         where = pick_device(device)
         if chosen.start != "warm":
             check_source(backbone)
         sides = read_sides(data, validation, held_out_share, only_good_rows)
-        references = read_lines(reference) if reference is not None else None
+        references = whole_reference(read_lines(reference)) if reference is not None else some_of(sides.train)
         train, checked, test = sides.labels
         held_out = test or checked
         if curve and not held_out:
             raise ValueError("a learning curve needs held-out labels: give --validation or --held-out-share")
-        checkpoints = out.with_name(f"{out.name}.checkpoints")
         with progress_bar() as report:
             fitted = fit_reward_model(
                 backbone, train, checked, chosen, seed, report, where, checkpoints=checkpoints, start=start
             )
-            model = _normalised(fitted.reward_model, sides.train, references)
+            model = normalise(fitted.reward_model, *references) if any(references) else fitted.reward_model
             card = {
                 **reward_card(model, held_out, seed),
                 "measured_prompts": ("test" if test else "validation") if held_out else None,
                 "labels": {"train": len(train), "validation": len(checked), "test": len(test)},
-                **_course(fitted, backbone if chosen.start != "warm" else None, start),
-                "normalised_on": _scale(model, references),
+                **fitted.course,
+                "backbone": backbone if chosen.start != "warm" else None,
+                "start": str(start) if start is not None else None,
+                "normalised_on": _scale(model, reference),
                 "settings": asdict(chosen),
                 "seed": seed,
             }
@@ -202,12 +197,6 @@ def evaluate(
         click.echo(json.dumps(card, indent=2))
 
 
-def _check_out(out: Path) -> None:
-    """The folder is replaced as a whole, so it must not hold anything else."""
-    if out.is_dir() and any(out.iterdir()) and not (out / REWARD_FACTS).is_file():
-        raise ValueError(f"{out} holds other things than a reward model, and would be replaced: name another folder")
-
-
 def _with_start(settings: RewardSettings, start: Path | None) -> RewardSettings:
     """A given start is a warm one, unless the settings ask to try both."""
     if start is None and settings.start != "fresh":
@@ -219,41 +208,11 @@ def _load(folder: Path, device: str, precision: Precision) -> RewardModel:
     return load_reward_model(folder, pick_device(device), precision)
 
 
-def _normalised(model: RewardModel, train: Sequence[Line], references: Sequence[Line] | None) -> RewardModel:
-    """With the zero and the unit of the reference, or of the responses that were learned from."""
-    by_prompt: dict[str, tuple[Prompt, dict[str, None]]] = {}
-    for line in train if references is None else references:
-        _, texts = by_prompt.setdefault(prompt_key(line.prompt), (line.prompt, {}))
-        texts |= dict.fromkeys(line.responses)
-    several = {key: (prompt, list(texts)) for key, (prompt, texts) in by_prompt.items() if len(texts) > 1}
-    if references is None:
-        keys = sorted(several, key=lambda key: hashlib.sha256(key.encode()).digest())[:NORMALISED_ON]
-        several = {key: several[key] for key in keys}
-        if not several:
-            return model
-    elif not several:
-        raise ValueError("the reference has no prompt with two different responses, so scores have no unit")
-    prompts, responses = zip(*several.values(), strict=True)
-    return normalise(model, prompts, responses)
-
-
-def _scale(model: RewardModel, references: Sequence[Line] | None) -> dict[str, Any]:
+def _scale(model: RewardModel, reference: Path | None) -> dict[str, Any]:
     """Which responses gave the scores their zero and unit, and how many."""
     count = model.normalisation
-    source = "reference" if references is not None else "labels" if count.prompts else None
+    source = "reference" if reference is not None else "labels" if count.prompts else None
     return {"responses_of": source, "prompts": count.prompts, "samples": count.samples}
-
-
-def _course(fitted: FittedRewardModel, backbone: str | None, start: Path | None) -> dict[str, Any]:
-    """How the fitting went; it names a backbone only where one was used."""
-    return {
-        "backbone": backbone,
-        "start": str(start) if start is not None else None,
-        "epochs": fitted.epochs,
-        "learning_rate": fitted.learning_rate,
-        "history": fitted.history,
-        "choices": fitted.choices,
-    }
 
 
 def _tell(out: Path, model: RewardModel, card: Mapping[str, Any], sides: Sides) -> None:
@@ -276,5 +235,6 @@ def _tell(out: Path, model: RewardModel, card: Mapping[str, Any], sides: Sides) 
         return
     table = Table("", "", "95 %", title=f"on {card['n']:,} pairs of {card['measured_prompts']} prompts")
     for name in ("accuracy", "nll", "ece"):
-        table.add_row(name, f"{card[name]:.3f}", f"{card[f'{name}_low']:.3f} to {card[f'{name}_high']:.3f}")
+        low, high = card[f"{name}_low"], card[f"{name}_high"]
+        table.add_row(name, f"{card[name]:.3f}", f"{low:.3f} to {high:.3f}" if low is not None else "of one prompt")
     console.print(table)

@@ -76,9 +76,9 @@ def sample(
             raise ValueError("--model and --extra are for a --server; a policy is named by --policy alone")
         else:
             sampler, lines = _of_policy(str(policy), device, settings, prompts)
-        with progress_bar() as report:
-            samples = sampler([line.messages for line in lines], n, seed, report)
         with written_lines(out) as write:
+            with progress_bar() as report:
+                samples = sampler([line.messages for line in lines], n, seed, report)
             for line, own in zip(lines, samples, strict=True):
                 write(_answered(line, own))
         cut = sum(one.finish_reason == "cut" for own in samples for one in own)

@@ -8,6 +8,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
+from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from worker.learning.progress import Progress, Report
@@ -29,7 +30,7 @@ def option(name: str, default: float | str, text: str, choices: list[str] | None
 
 @contextmanager
 def clear_errors(stopped: str = "the same command goes on from its last checkpoint (one a minute)") -> Iterator[None]:
-    """Bad input ends with its own sentence, a keyboard interrupt with what is left of the work.
+    """Bad input ends with its own sentence; an interrupt, or a disk that fails, also says what is left of the work.
 
     The libraries' own bars and notes on loading are kept away: they would break our bar.
     """
@@ -39,8 +40,20 @@ def clear_errors(stopped: str = "the same command goes on from its last checkpoi
         yield
     except ValueError as error:
         raise click.ClickException(str(error)) from error
+    except BrokenPipeError:
+        raise  # whoever read our output wants no more of it: click ends without a word
+    except (OSError, SafetensorError) as error:
+        raise click.ClickException(f"{_reason(error)}; {stopped}") from error
     except KeyboardInterrupt:
         raise click.ClickException(f"stopped; {stopped}") from None
+
+
+def _reason(error: OSError | SafetensorError) -> str:
+    """What the system says of a file, and its name where it is known."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    name = error.filename2 or error.filename
+    return f"{name}: {error.strerror}" if name else error.strerror
 
 
 LEARNING = {"loss": "loss", "accuracy": "accuracy", "held_out_loss": "held_out_loss"}

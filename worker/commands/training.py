@@ -1,12 +1,14 @@
 """How is a language model made from files alone? `prefloop pretrain` and `prefloop sft`."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
 
+from worker.commands.outputs import reserved
 from worker.commands.terminal import FILE, FOLDER, clear_errors, console, option, progress_bar
 from worker.learning.checkpoints import remove_states
 from worker.learning.corpus import read_documents, read_pairs
@@ -69,10 +71,10 @@ def pretrain(
     CORPUS are UTF-8 text files with <|endoftext|> between the documents. Stop it at any time: the same command goes on
     from its last checkpoint, kept beside OUT until the model is written.
     """
-    with clear_errors():
+    with clear_errors(), _reserved(out) as checkpoints:
         documents = read_documents(corpus)
         shape = ModelShape(vocabulary, context, hidden_size, layers, heads, intermediate_size)
-        _learn(out, options, lambda *rest: pretrain_model(documents, shape, *rest))
+        _learn(out, checkpoints, options, lambda *rest: pretrain_model(documents, shape, *rest))
 
 
 @click.command(
@@ -91,18 +93,21 @@ def sft(model: str, pairs: Path, out: Path, **options: Any) -> None:
     MODEL is a folder or a Hugging Face name. PAIRS is a file of JSON lines with "prompt" (a text, or a list of
     messages) and "response"; only the responses, and to end them, are learned. Stopped, the same command goes on.
     """
-    with clear_errors():
+    with clear_errors(), _reserved(out) as checkpoints:
         check_source(model)
         rows = read_pairs(pairs)
-        _learn(out, options, lambda *rest: finetune_model(model, rows, *rest))
+        _learn(out, checkpoints, options, lambda *rest: finetune_model(model, rows, *rest))
 
 
-def _learn(out: Path, options: dict[str, Any], training: Callable[..., TrainedModel]) -> None:
+def _reserved(out: Path) -> AbstractContextManager[Path]:
+    return reserved(out, "config.json", "a language model")
+
+
+def _learn(out: Path, checkpoints: Path, options: dict[str, Any], training: Callable[..., TrainedModel]) -> None:
     """Runs a training with a progress bar and writes the model; the checkpoints go once it is there."""
     seed, device = options.pop("seed"), pick_device(options.pop("device"))
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[options.pop("weights")]
     settings = TrainingSettings(**options)
-    checkpoints = out.with_name(f"{out.name}.checkpoints")
     with progress_bar() as report:
         trained = training(settings, seed, report, checkpoints, device)
     save_model(trained.model, trained.tokenizer, out, dtype)

@@ -29,9 +29,9 @@ def written_aside(folder: Path) -> Iterator[Path]:
     block that raises changes nothing. What a killed process left aside is removed by the next
     writer on the same machine. An old folder is moved away first, since no system call swaps two
     full folders everywhere: a kill between these two renames leaves nothing at `folder`, and
-    running again writes it.
+    running again writes it. Where `folder` is a link, the folder that it leads to is written.
     """
-    folder = folder.absolute()
+    folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(folder.parent, glob.escape(folder.name))
     aside = _beside(folder, "new")

@@ -118,8 +118,10 @@ def _check_characters(row: Json) -> None:
 def written_lines(out: Path) -> Iterator[Callable[[Row], None]]:
     """Gives a function that writes a line; the file takes the place of `out` when the block ends well.
 
-    A block that raises leaves nothing. The file is gzipped if its name ends so.
+    A block that raises leaves nothing. The file is gzipped if its name ends so. Where `out` is a link, the file that it
+    leads to is written.
     """
+    out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
     try:

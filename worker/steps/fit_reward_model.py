@@ -160,7 +160,8 @@ def _fit(
         "annotators": _annotators(taught, model.answers.facts()),
         "corrections": sum(one.implied for one in taught),
         "fitted_on": fitted_on,
-        **_course(result, start),
+        **result.course,
+        "start": start.id if start else None,
         "normalised_on": {"prompts": model.normalisation.prompts, "samples": model.normalisation.samples},
         "settings": asdict(inputs.reward),
         "seed": seed,
@@ -216,17 +217,6 @@ def _annotators(taught: Sequence[Label], answers: Mapping[str, Any]) -> list[dic
         {"annotator": name, "labels": count[name], "weight": weights[name], **learned.get(name, {})}
         for name in sorted(weights, key=lambda name: int(name or 0))
     ]
-
-
-def _course(result: FittedRewardModel, start: RewardModel | None) -> dict[str, Any]:
-    """How the fitting went."""
-    return {
-        "epochs": result.epochs,
-        "learning_rate": result.learning_rate,
-        "history": result.history,
-        "choices": result.choices,
-        "start": start.id if start else None,
-    }
 
 
 def _stored_reference(session: Session, inputs: RoundInputs) -> ReferenceSet | None:

@@ -21,6 +21,7 @@ from transformers import AutoModelForSequenceClassification
 from worker.commands.reward import reward
 from worker.learning.checkpoints import hash_folder
 from worker.learning.records import Message
+from worker.learning.reward.files import ADDED
 from worker.learning.reward.lines import parse_line
 from worker.learning.reward.model import load_reward_model, score_responses
 from worker.learning.reward.settings import RewardSettings
@@ -271,7 +272,9 @@ def test_every_line_gets_the_scores_that_the_model_gives(fitted: Path, labels: P
     run = command("score", "--model", fitted, "--data", labels, "--out", out, "--device", "cpu")
     assert run.exit_code == 0, run.output
     given, rows = (list(map(json.loads, file.read_text().splitlines())) for file in (labels, out))
-    assert [{key: row[key] for key in row if key not in {"scores", "deviations"}} for row in rows] == given
+    assert [{key: row[key] for key in row if key not in ADDED} for row in rows] == [
+        {**row, "given_scores": None} for row in given
+    ]
     right = [sorted(range(4), key=lambda place, row=row: -row["scores"][place]) == row["ranking"] for row in rows]  # type: ignore[misc]
     assert sum(right) > 80
     assert all(deviation > 0 for row in rows for deviation in row["deviations"])

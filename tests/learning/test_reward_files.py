@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from worker.learning.json_lines import LineError
 from worker.learning.records import Prompt
-from worker.learning.reward.files import LineError, read_labels, read_lines, score_file
+from worker.learning.reward.files import read_labels, read_lines, score_file
 from worker.learning.reward.lines import LARGEST_NUMBER
 from worker.learning.reward.model import Scored
 from worker.learning.reward.observations import Weighting, observe, shape_of
@@ -153,6 +154,7 @@ def test_scores_are_added_to_every_line(tmp_path: Path) -> None:
         "id": "ä",
         "prompt": "Hello",
         "responses": ["a", "bbbb", ""],
+        "given_scores": None,
         "scores": [1.0, 4.0, 0.0],
         "deviations": [0.5, 2.0, 0.0],
         "outputs": {"brief": [-1.0, -4.0, 0.0]},
@@ -166,6 +168,31 @@ def test_scores_are_added_to_every_line(tmp_path: Path) -> None:
     assert gzip.decompress(again.read_bytes()) == out.read_bytes()
     score_file(out, out, by_length)
     assert [json.loads(line) for line in out.read_text().splitlines()] == rows
+
+
+def test_peoples_scores_stay_theirs_beside_columns_of_any_name(tmp_path: Path) -> None:
+    own = {"scores": [1, 2], "deviations": [9, 9], "outputs": {"by": "ada"}}
+    file = written(tmp_path, {"prompt": "Hello", "responses": ["a", "bb"], **own})
+    for _ in range(2):
+        assert [label.overall.scores for label in read_labels(file)] == [(1.0, 2.0)]
+        score_file(file, file, by_length)
+    (row,) = map(json.loads, file.read_text().splitlines())
+    assert {key: row[f"given_{key}"] for key in own} == own
+    assert (row["scores"], row["deviations"]) == ([1.0, 2.0], [0.5, 1.0])
+
+
+def test_scores_under_the_name_that_is_kept_for_them_stay(tmp_path: Path) -> None:
+    file = written(tmp_path, {"prompt": "Hello", "responses": ["a", "bb"], "scores": None, "given_scores": [3, 4]})
+    score_file(file, file, by_length)
+    assert [label.overall.scores for label in read_labels(file)] == [(3.0, 4.0)]
+
+
+def test_the_file_that_a_link_leads_to_gets_the_scores(tmp_path: Path) -> None:
+    file = written(tmp_path, {"prompt": "Hello", "response": "aa"})
+    (tmp_path / "link.jsonl").symlink_to("real.jsonl")
+    score_file(file, tmp_path / "link.jsonl", by_length)
+    assert (tmp_path / "link.jsonl").is_symlink()
+    assert json.loads((tmp_path / "real.jsonl").read_text())["scores"] == [2.0]
 
 
 def test_nothing_is_written_where_a_line_is_bad(tmp_path: Path) -> None:

@@ -309,6 +309,7 @@ PAIR = {"prompt": "Hello", "responses": ["a", "b"]}
         (PAIR | {"criteria": {"a": {"scores": [1, 2e9]}}}, '"criteria"."a"."scores" holds 2000000000.0'),
         (PAIR | {"weight": -1}, '"weight" is -1'),
         (PAIR | {"weight": 1e200}, '"weight" is 1e+200, and must be a number from 0 to 1e+09'),
+        (PAIR | {"weight": 1e-300}, '"weight" is 1e-300, too small to count: write 0, or 1e-30 and more'),
         (PAIR | {"weight": True}, '"weight" is true'),
         (PAIR | {"annotator": True}, '"annotator" is true, not a text or a number'),
         (PAIR | {"implied": 1}, '"implied" is the number 1, not true or false'),

@@ -7,7 +7,7 @@ from pathlib import Path
 from worker.learning.json_lines import Json, LineError, Row, each_line, refusal, written_lines
 from worker.learning.progress import Progress, Report, silent
 from worker.learning.records import Label, Prompt, Scale
-from worker.learning.reward.lines import Line, parse_line
+from worker.learning.reward.lines import Line, is_scored, parse_line
 from worker.learning.reward.model import Scored
 from worker.learning.reward.scales import on_common_scales
 
@@ -77,9 +77,10 @@ def read_lines(
 def score_file(path: Path, out: Path, score: Scorer, report: Report = silent) -> int:
     """Writes every line of a file with what is said of its responses, and says how many lines there are.
 
-    `scores` and `deviations` have a number a response, and so has each of the `outputs`. Scores that people gave
-    are kept as `given_scores`. The file is read twice, so that nothing is written where a line is bad, and in
-    pieces, so that it may be larger than memory. `out` appears when it is complete; it is gzipped if its name ends
+    `scores` and `deviations` have a number a response, and so has each of the `outputs`. What people wrote under
+    these keys is kept as `given_scores` and so on; `given_scores` is null where they gave none, and so tells that a
+    model has scored the line. The file is read twice, so that nothing is written where a line is bad, and in pieces,
+    so that it may be larger than memory. `out` appears when it is complete; it is gzipped if its name ends
     so, and may be the file itself.
 
     Raises:
@@ -123,11 +124,15 @@ def _scored(lines: Sequence[Read], score: Scorer) -> Iterator[dict[str, Json]]:
         if not isinstance(line, Line):
             raise ValueError(f"a line has changed while the file was scored: {line}")  # noqa: TRY004
         own = slice(start, start := start + len(line.responses))
-        if "deviations" in row:
-            kept = {key: value for key, value in row.items() if key not in ADDED}
-        else:
-            kept = {"given_scores" if key == "scores" else key: value for key, value in row.items()}
-        yield kept | _said(said, own)
+        yield _kept(row) | _said(said, own)
+
+
+def _kept(row: Row) -> dict[str, Json]:
+    """A line without what an earlier scoring added; what people wrote under the same keys is `given_` from now on."""
+    kept = {key: value for key, value in row.items() if key not in ADDED}
+    if not is_scored(row):
+        kept |= {f"given_{key}": row[key] for key in ADDED if row.get(key) is not None}
+    return {**kept, "given_scores": kept.get("given_scores")}
 
 
 def _said(said: Scored, own: slice) -> dict[str, Json]:

@@ -22,6 +22,8 @@ MOST_LEVELS = 100
 """A scale has a learned threshold for every grade; whoever has more of them has scores."""
 LARGEST_NUMBER = 1e9
 """Of scores, to either side, and weights: the squares and sums of larger ones leave single precision."""
+SMALLEST_WEIGHT = 1e-30
+"""Of those that are not 0: single precision knows few smaller numbers, and the products of weights must be some."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,14 @@ def parse_line(row: Json) -> Line:
         group=_name(row, "group") or json.dumps(_root(asked.prompt)),
         split=_name(row, "split"),
     )
+
+
+def is_scored(row: Row) -> bool:
+    """Whether a reward model has scored the line: then `given_scores` stands in it, null where people gave none.
+
+    `scores` and `deviations` alone may be somebody's own.
+    """
+    return "given_scores" in row and "deviations" in row
 
 
 def output_of(criterion: str) -> str:
@@ -193,8 +203,8 @@ def _place(value: Json, place_of: Mapping[Json, int], where: str) -> int:
 
 def _given_scores(row: Row) -> Json:
     """The scores that people gave: where a reward model has scored the line since, `given_scores`."""
-    if "deviations" in row:
-        return row.get("given_scores")
+    if is_scored(row):
+        return row["given_scores"]
     if row.get("scores") is not None and row.get("given_scores") is not None:
         raise BadLine('it has "scores" and "given_scores": leave out those that no annotator gave')
     return row.get("given_scores") if row.get("scores") is None else row["scores"]
@@ -273,6 +283,8 @@ def _weight(row: Row) -> float:
         return 1.0
     if not is_number(value) or not 0 <= value <= LARGEST_NUMBER:
         raise BadLine(f'"weight" is {json.dumps(value)}, and must be a number from 0 to {LARGEST_NUMBER:g}')
+    if 0 < value < SMALLEST_WEIGHT:
+        raise BadLine(f'"weight" is {value}, too small to count: write 0, or {SMALLEST_WEIGHT:g} and more')
     return float(value)
 
 

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from worker.learning.models import Precision, autocast
+from worker.learning.reward.backbone import is_recomputed, last_mlp
 from worker.learning.reward.encoding import EncodedSet
-from worker.learning.reward.forward import LEAST_HIDDEN, computes_again, costs, last_mlp, longest_row, only_at
+from worker.learning.reward.forward import LEAST_HIDDEN, costs, longest_row, only_at
 from worker.learning.reward.prefix_attention import behind_prompts
 from worker.learning.reward.shared_prefix import (
     FLEX,
@@ -75,8 +76,8 @@ def way_of(trunk: PreTrainedModel) -> Way:
     """The best way for this trunk, tried when it is first asked for."""
     if trunk not in _ways:
         _ways[trunk] = _tried(trunk)
-    # What is computed again in the backward pass would find our hooks gone.
-    return Way() if computes_again(trunk) else _ways[trunk]
+    # What is computed again in the backward pass would find the attention that it came with.
+    return Way() if is_recomputed(trunk) else _ways[trunk]
 
 
 def states_before(trunk: PreTrainedModel, rows: Sequence[EncodedSet], way: Way, precision: Precision) -> Tensor:

@@ -1,9 +1,10 @@
 """Which pretrained model does a reward model stand on? Any classifier with one output, causal or encoder."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from contextvars import copy_context
+from typing import Any
 
 import torch
 from torch import nn
@@ -105,12 +106,34 @@ def longest_text(model: PreTrainedModel, max_tokens: int) -> int:
     return min(max_tokens, room) if room > 0 else max_tokens  # XLNet has -1, for no limit
 
 
+def last_mlp(model: PreTrainedModel) -> nn.Module | None:
+    """What follows attention in the last layer, where it is a module by its usual name."""
+    found = [layer for name, layer in model.named_modules() if name.endswith(".mlp")]
+    return found[-1] if found else None
+
+
+class Recomputed:
+    """A layer's forward that keeps its inputs alone: the backward pass computes all else again, in the same context.
+
+    So what a context variable said of the row, it says again, also in the thread of its own that a GPU's backward has.
+    """
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        self._forward = forward
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        """As the layer's own forward."""
+        run = copy_context().run
+        return checkpoint(run, self._forward, *inputs, use_reentrant=False, preserve_rng_state=False, **options)
+
+
 @contextmanager
 def recomputed_layers(model: PreTrainedModel) -> Iterator[None]:
-    """Inside, the backward pass computes every layer's activations again instead of keeping them.
+    """Inside, the backward pass computes the layers' activations again instead of keeping them.
 
-    Chen et al. 2016, "Training deep nets with sublinear memory cost". The library's own switch works in train mode
-    alone, where dropout is on.
+    Chen et al. 2016, "Training deep nets with sublinear memory cost". The layer of the last feed-forward part keeps
+    its own: they are needed first of all, so that nothing is freed by then, and hooks that a forward sets there
+    (`forward.only_at`) would be gone. The library's own switch works in train mode alone, where dropout is on.
 
     Raises:
         ValueError: if the model has no layers that can be computed again.
@@ -118,10 +141,17 @@ def recomputed_layers(model: PreTrainedModel) -> Iterator[None]:
     layers = [layer for layer in model.modules() if isinstance(layer, GradientCheckpointingLayer)]
     if not layers:
         raise ValueError(f"{type(model).__name__} cannot recompute its layers: set gradient_checkpointing to false")
-    for layer in layers:
-        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+    last = last_mlp(model)
+    chosen = [layer for layer in layers if not any(part is last for part in layer.modules())]
+    for layer in chosen:
+        layer.forward = Recomputed(layer.forward)
     try:
         yield
     finally:
-        for layer in layers:
+        for layer in chosen:
             del layer.forward
+
+
+def is_recomputed(model: PreTrainedModel) -> bool:
+    """Whether this is inside `recomputed_layers` of the model."""
+    return any(isinstance(vars(layer).get("forward"), Recomputed) for layer in model.modules())

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from worker.learning.batches import group_by_length, pad, token_budget
 from worker.learning.models import Precision, autocast
-from worker.learning.reward.backbone import output_layer
+from worker.learning.reward.backbone import last_mlp, output_layer
 from worker.learning.reward.encoding import EncodedSet
 from worker.learning.reward.prefix_attention import behind_prompts
 from worker.learning.reward.shared_prefix import (
@@ -56,10 +56,9 @@ class Forward:
         self._longest = longest_row(model)
         self._linear, self._quadratic = costs(model)
         self._last_mlp = last_mlp(model)
-        self.precision: Precision = "fp32"  # in which the two ways can be told apart
-        self._least_hidden = 0.0  # so that the trial goes the way that longer rows go
-        self.reason = self._choose_way()
         self.precision, self._least_hidden = precision, LEAST_HIDDEN
+        with self._on_trial():
+            self.reason = self._choose_way()
 
     @property
     def shares(self) -> bool:
@@ -120,11 +119,10 @@ class Forward:
         arrange = pack if self._attention == FLEX else lay_out
         layout = arrange(rows, self._pad_token_id, self.model.device)
         with ExitStack() as stack:
-            if not computes_again(self.model):
-                if self._last_mlp is not None:
-                    stack.enter_context(only_at(self._last_mlp, layout.ends))
-                if self._passes_over(rows):
-                    stack.enter_context(behind_prompts(layout))
+            if self._last_mlp is not None:
+                stack.enter_context(only_at(self._last_mlp, layout.ends))
+            if self._passes_over(rows):
+                stack.enter_context(behind_prompts(layout))
             read = self._read(
                 input_ids=layout.input_ids,
                 position_ids=layout.position_ids,
@@ -160,6 +158,16 @@ class Forward:
             hook.remove()
         return given[-1]
 
+    @contextmanager
+    def _on_trial(self) -> Iterator[None]:
+        """Inside, all is in fp32, in which two ways can be told apart, and short rows go the way of longer ones."""
+        before = self.precision, self._least_hidden
+        self.precision, self._least_hidden = "fp32", 0.0
+        try:
+            yield
+        finally:
+            self.precision, self._least_hidden = before
+
     def _choose_way(self) -> str:
         """Why nothing is shared, empty where it is. Attention that passes over the hidden is taken where it works."""
         before = self._attention
@@ -193,12 +201,6 @@ class Forward:
         return f"{name} does not keep several responses in one row apart"
 
 
-def last_mlp(model: PreTrainedModel) -> nn.Module | None:
-    """What follows attention in the last layer, where it is a module by its usual name."""
-    found = [layer for name, layer in model.named_modules() if name.endswith(".mlp")]
-    return found[-1] if found else None
-
-
 @contextmanager
 def only_at(layer: nn.Module, ends: Tensor) -> Iterator[None]:
     """Inside, a layer that looks at each token by itself is run at the ends alone, and gives 0 elsewhere.
@@ -221,11 +223,6 @@ def only_at(layer: nn.Module, ends: Tensor) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def computes_again(model: PreTrainedModel) -> bool:
-    """Whether some layer's forward was replaced, to run once more in the backward pass when our hooks are gone."""
-    return any("forward" in vars(layer) for layer in model.modules())
 
 
 def _probe(vocabulary: int, pad_token_id: int, end_token_id: int) -> EncodedSet:

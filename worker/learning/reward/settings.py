@@ -55,7 +55,7 @@ class RewardSettings:
     lora_alpha: float = 32.0
     """Adapters are scaled by this over their rank."""
     gradient_checkpointing: bool = False
-    """Whether the backward pass computes activations again, a third slower, instead of keeping them."""
+    """Whether the backward pass computes activations again, up to a third slower, instead of keeping them."""
     start: Literal["fresh", "warm", "better"] = "fresh"
     """From where, if an earlier reward model is at hand: the pretrained model, that one, or what validation prefers."""
     checkpoint_seconds: float = 60.0

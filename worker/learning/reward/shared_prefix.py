@@ -102,7 +102,7 @@ def attention_mask(layout: Layout, attention: str, dtype: torch.dtype) -> Tensor
     """
     if attention == FLEX:
         return _block_mask(layout)
-    if attention in {"sdpa", PREFIX}:  # the latter needs it where it is computed again, out of its context
+    if attention in {"sdpa", PREFIX}:  # the latter goes by it where little is hidden
         return dense_mask(layout)
     if attention == "eager":  # adds the mask to its logits: a boolean one would hide nothing
         mask = dense_mask(layout)

@@ -237,6 +237,47 @@ def test_transformers_alone_reads_the_same_scores(fitted: FittedRewardModel, tmp
     assert told == {"labels": 1, "side": "right", "pad": True, "head": ["score.weight"], "padded": True}
 
 
+def cut_off(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-9])
+
+
+def without_answers(file: Path) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), "answers": None}))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("model.safetensors", cut_off),
+        ("reward.safetensors", Path.unlink),
+        ("reward.safetensors", cut_off),
+        ("reward.safetensors", lambda file: save_file({}, file)),
+        ("reward.json", cut_off),
+        ("reward.json", without_answers),
+        ("reward.json", lambda file: file.write_text("{}")),
+        ("model.safetensors", Path.unlink),
+        ("config.json", cut_off),
+    ],
+)
+def test_a_damaged_file_is_named(
+    name: str, damage: Callable[[Path], object], fitted: FittedRewardModel, tmp_path: Path
+) -> None:
+    save_reward_model(fitted.reward_model, tmp_path / "reward")
+    damage(tmp_path / "reward" / name)
+    with pytest.raises(ValueError, match="cannot be read: ") as error:
+        load_reward_model(tmp_path / "reward", CPU)
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("load", [load_language_model, lambda source: new_reward_model(source, 0, CPU, AnswerShape())])
+def test_weights_that_are_cut_off_are_refused(load: Callable[[str], object], tiny_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "base")
+    cut_off(tmp_path / "base" / "model.safetensors")
+    with pytest.raises(ValueError, match=r"can be loaded from .*base.*safetensors"):
+        load(str(tmp_path / "base"))
+
+
 @pytest.mark.parametrize("load", [load_language_model, lambda source: new_reward_model(source, 0, CPU, AnswerShape())])
 def test_pickled_weights_are_refused(load: Callable[[str], object], tiny_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_folder, tmp_path / "base")

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from worker.learning.checkpoints import written_aside
@@ -108,7 +109,7 @@ def load_language_model(source: str, device: torch.device | None = None) -> PreT
     """
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ValueError(f'no language model can be loaded from "{source}" (in safetensors): {error}') from error
     tokenizer = load_tokenizer(source)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:

@@ -7,6 +7,7 @@ from contextvars import copy_context
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -54,7 +55,7 @@ def load_classifier(source: str) -> PreTrainedModel:
         model, told = AutoModelForSequenceClassification.from_pretrained(
             source, num_labels=1, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ValueError(f'no reward model can be loaded from "{source}" (in safetensors): {error}') from error
     finally:
         logging.set_verbosity(before)

@@ -2,12 +2,14 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -313,18 +315,26 @@ def load_reward_model(folder: Path, device: torch.device, precision: Precision =
     """Reads what `save_reward_model` wrote; it scores as it did then.
 
     Raises:
-        ValueError: if the folder does not hold a reward model.
+        ValueError: if the folder does not hold a reward model, or one of its files is damaged.
     """
     if not (folder / REWARD_FACTS).is_file():
         raise ValueError(f"{folder} is no reward model of ours: it has no {REWARD_FACTS}")
-    facts = json.loads((folder / REWARD_FACTS).read_text())
-    tensors = load_file(folder / REWARD_TENSORS)
-    model = load_classifier(str(folder)).to(device)
-    answers = AnswerModel.from_facts(facts["answers"]).to(device)
-    heads = new_heads(output_layer(model).in_features, len(answers.shape.outputs) - 1, 0, device)
-    if heads is not None:
-        heads.load_state_dict({name: tensors[f"heads.{name}"] for name in heads.state_dict()})
-    posterior = Posterior.from_tensors(tensors)
+    for file in sorted(folder.glob("*.safetensors")):
+        with _read(file), safe_open(file, "pt"):
+            pass  # it refuses what was cut off
+    with _read(folder / REWARD_FACTS):
+        facts = json.loads((folder / REWARD_FACTS).read_text())
+        answers = AnswerModel.from_facts(facts["answers"]).to(device)
+        normalisation = Normalisation(*(facts[name] for name in ("gain", "offset", "prompts", "samples")))
+        max_tokens = int(facts["max_tokens"])
+    with _read(folder):
+        model = load_classifier(str(folder)).to(device)
+    with _read(folder / REWARD_TENSORS):
+        tensors = load_file(folder / REWARD_TENSORS)
+        heads = new_heads(output_layer(model).in_features, len(answers.shape.outputs) - 1, 0, device)
+        if heads is not None:
+            heads.load_state_dict({name: tensors[f"heads.{name}"] for name in heads.state_dict()})
+        posterior = Posterior.from_tensors(tensors)
     tokenizer = load_reward_tokenizer(str(folder))
     return RewardModel(
         model,
@@ -333,10 +343,22 @@ def load_reward_model(folder: Path, device: torch.device, precision: Precision =
         answers,
         heads,
         posterior.to(device) if posterior is not None else None,
-        Normalisation(*(facts[name] for name in ("gain", "offset", "prompts", "samples"))),
-        max_tokens=facts["max_tokens"],
+        normalisation,
+        max_tokens=max_tokens,
         precision=precision,
     )
+
+
+@contextmanager
+def _read(file: Path) -> Iterator[None]:
+    """Names what cannot be read."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise ValueError(f"{file} cannot be read: {reason}. Copy the model anew, or fit it again") from error
 
 
 def _singles(prompts: Sequence[Prompt], responses: Sequence[str]) -> list[Set]:

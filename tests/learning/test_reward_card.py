@@ -15,7 +15,7 @@ from worker.learning.reward.backbone import output_layer
 from worker.learning.reward.card import reward_card
 from worker.learning.reward.encoding import encode_sets
 from worker.learning.reward.model import RewardModel, all_outputs, new_reward_model, read_features
-from worker.learning.reward.observations import shape_of
+from worker.learning.reward.observations import AnswerShape, shape_of
 from worker.learning.reward.uncertainty import Posterior
 
 pytestmark = pytest.mark.learning
@@ -116,6 +116,15 @@ def test_every_part_has_its_calibration(reward_model: RewardModel) -> None:
         assert 0 <= part["ece_low"] <= part["ece_high"]
         assert part["ece_by_chance"] > 0
         assert sum(row["count"] for row in part["reliability"]) == part["n"]
+
+
+def test_a_criterion_that_nobody_taught_the_model_is_not_measured(tiny_folder: Path) -> None:
+    """Models of old have outputs for criteria by which no label judged."""
+    shape = AnswerShape(outputs=("overall", "kind"))
+    untaught = new_reward_model(str(tiny_folder), 0, torch.device("cpu"), shape, precision="fp32")
+    card = reward_card(untaught, some_labels())
+    assert card["by_criterion"] == {}
+    assert card["n"] > 0
 
 
 def test_criteria_and_scores_are_measured_by_their_own_outputs(reward_model: RewardModel) -> None:

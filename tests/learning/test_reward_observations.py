@@ -71,6 +71,17 @@ def test_weights_multiply() -> None:
     assert np.array(got) / got[0] == pytest.approx([1, 0.25, 0.6])
 
 
+def test_a_criterion_that_nobody_answered_has_no_output() -> None:
+    said = Judgement(((1,), (0,)))
+    labels = [label(PAIR, honest=Judgement(), brief=Judgement(scores=(None, None))), label(PAIR, helpful=said)]
+    shape = shape_of(labels, annotators=False)
+    assert shape.outputs == ("overall", "helpful")
+    assert set(shape.scales) == {"overall", "helpful"}
+    assert len(observe(labels, one_by_one(labels), shape, Weighting()).output) == 3
+    silent = Judgement(scores=(None, None))
+    assert shape_of([label(silent, count=2, honest=silent)], annotators=False).overall_from == "orders"
+
+
 def test_criteria_have_outputs_of_their_own_and_weigh_as_asked() -> None:
     labels = [label(PAIR, helpful=Judgement(((1,), (0,))), honest=Judgement(((0, 1),)))]
     assert shape_of(labels, annotators=False).outputs == ("overall", "helpful", "honest")

@@ -172,10 +172,10 @@ def by_annotator(ordered: Sequence[JudgedPair], seed: int) -> dict[str, Figures]
 
 
 def by_criterion(reward_model: RewardModel, held_out: HeldOut, seed: int) -> dict[str, dict[str, Any]]:
-    """Figures of each criterion's output on the orders by that criterion."""
-    rows = {}
+    """Figures of each criterion's output on the orders by that criterion, where anybody taught the model any."""
+    rows, shape = {}, reward_model.answers.shape
     for number, output in enumerate(reward_model.outputs):
-        if output in {OVERALL, SCORE}:
+        if output in {OVERALL, SCORE} or not (output in shape.scales or output in shape.scored):
             continue
         judged = judged_pairs(
             held_out.labels,

@@ -108,12 +108,11 @@ class Observations:
 
 def teaches(label: Label) -> bool:
     """Whether a label says anything: it has a weight, and two responses in order (or tied), or a score."""
-    judgements = (label.overall, *label.criteria.values())
-    return label.weight > 0 and any(len(one.ranked) > 1 or _has_scores(one) for one in judgements)
+    return label.weight > 0 and any(map(_is_answered, (label.overall, *label.criteria.values())))
 
 
 def shape_of(labels: Sequence[Label], annotators: bool) -> AnswerShape:
-    """Which answers the labels hold.
+    """Which answers the labels hold; a criterion by which nobody judged is none.
 
     Where no label has an overall order, the order of the overall scores stands for it, and where there are none
     either, every criterion's judgement counts as the overall one too.
@@ -124,7 +123,7 @@ def shape_of(labels: Sequence[Label], annotators: bool) -> AnswerShape:
     Raises:
         ValueError: if a criterion has the name of an output of ours.
     """
-    criteria = sorted({key for label in labels for key in label.criteria})
+    criteria = sorted({key for label in labels for key, own in label.criteria.items() if _is_answered(own)})
     if taken := {OVERALL, SCORE}.intersection(criteria):
         raise ValueError(f'a criterion cannot be called "{min(taken)}", an output of the reward model: rename it')
     source = _overall_source(labels)
@@ -228,13 +227,18 @@ def _overall_source(labels: Sequence[Label]) -> Source:
         return "orders"
     if any(len(_by_scores(label.overall).ranked) > 1 for label in labels):
         return "scores"
-    return "criteria" if any(label.criteria for label in labels) else "orders"
+    return "criteria" if any(_is_answered(one) for label in labels for one in label.criteria.values()) else "orders"
 
 
 def _scored_judgements(label: Label) -> Iterator[tuple[str, Judgement]]:
     if _has_scores(label.overall):
         yield SCORE, label.overall
     yield from ((key, judgement) for key, judgement in label.criteria.items() if _has_scores(judgement))
+
+
+def _is_answered(judgement: Judgement) -> bool:
+    """Whether it orders (or ties) two responses, or has a score."""
+    return len(judgement.ranked) > 1 or _has_scores(judgement)
 
 
 def _has_scores(judgement: Judgement) -> bool:

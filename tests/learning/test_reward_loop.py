@@ -173,10 +173,33 @@ def test_a_label_that_memory_does_not_hold_says_what_to_do(tiny_folder: Path, mo
         fit_reward_model(str(tiny_folder), [long] * 4, [], QUICK, 0)
 
 
+def test_moments_that_memory_does_not_hold_say_what_to_do(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for the forward and backward passes, and none for what Adam keeps of each weight."""
+
+    def no_moments(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch.optim.AdamW, "_init_group", no_moments)
+    with pytest.raises(ValueError, match=r"memory of cpu does not hold the weights with .* moments: set lora_rank"):
+        fit_reward_model(str(tiny_folder), rankings(4, 0), [], QUICK, 0, device=CPU)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_a_gpu_says_in_several_ways_that_memory_ran_out(said: str) -> None:
+    assert ran_out_of_memory(RuntimeError(said))
+
+
 def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60)  # more than any machine has
     assert ran_out_of_memory(caught.value)
+    assert not ran_out_of_memory(RuntimeError("CUDA error: device-side assert triggered"))
     assert not ran_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 

@@ -21,7 +21,7 @@ from worker.learning.progress import Progress, Report
 from worker.learning.reward.backbone import head_parameters
 from worker.learning.reward.batches import EncodedLabels, micro_batches, shuffled_batches
 from worker.learning.reward.likelihood import AnswerModel, calibrate
-from worker.learning.reward.memory import free_memory, no_room, ran_out_of_memory
+from worker.learning.reward.memory import free_memory, halved, no_room, ran_out_of_memory, room_for_weights
 from worker.learning.reward.model import RewardModel, read_features
 from worker.learning.reward.observations import Observations, Weighting, observe
 from worker.learning.reward.overall import orders_right
@@ -134,10 +134,11 @@ def learn(fit: Fit, report: Report, checkpoints: Path | None) -> Course:
 
     Raises:
         ValueError: if the checkpoints belong to another fitting, the loss is not finite, or memory does not hold a
-            single label.
+            single label, or the weights with Adam's moments.
     """
     optimiser, fingerprint = fit.new_optimiser(), fit.fingerprint()
-    course = resume_course(checkpoints, fit.weights, [optimiser], fingerprint)
+    with room_for_weights(fit.reward_model.model.device):
+        course = resume_course(checkpoints, fit.weights, [optimiser], fingerprint)
     ends = list(accumulate(len(batches) for batches in fit.batches))
     steps = [batch for batches in fit.batches for batch in batches]
     saved = time.monotonic()
@@ -167,6 +168,13 @@ def optimise(fit: Fit, optimiser: torch.optim.Optimizer, batch: Sequence[int], s
             f"the loss is {metrics['loss']} at step {course.step + 1}, where the learning rate was {rate:.2g}: lower"
             " learning_rate, or max_grad_norm, or compute in fp32"
         )
+    with room_for_weights(fit.reward_model.model.device):  # the first step makes room for Adam's moments
+        norm = _step(fit, optimiser, share)
+    return {**metrics, "grad_norm": norm, "learning_rate": rate}
+
+
+def _step(fit: Fit, optimiser: torch.optim.Optimizer, share: float) -> float:
+    """Moves the weights by their gradients, and forgets these; returns the gradients' norm."""
     for parameter in fit.weights.values():
         if parameter.grad is None:  # part of the backbone that no score depends on; Adam is to know it all the same
             parameter.grad = torch.zeros_like(parameter)
@@ -175,7 +183,7 @@ def optimise(fit: Fit, optimiser: torch.optim.Optimizer, batch: Sequence[int], s
         group["lr"] = share * group["highest"]
     optimiser.step()
     optimiser.zero_grad()
-    return {**metrics, "grad_norm": float(norm), "learning_rate": rate}
+    return float(norm)
 
 
 def _within_memory(fit: Fit, optimiser: torch.optim.Optimizer, batch: Sequence[int], course: Course) -> Metrics:
@@ -195,7 +203,7 @@ def _within_memory(fit: Fit, optimiser: torch.optim.Optimizer, batch: Sequence[i
         else:
             return metrics | _shrunk(course)
         tokens = [sum(own.tokens for own in fit.taught.select(part).sets) for part in parts]
-        course.micro_batch_tokens = max(1, min(budget, max(tokens)) // 2)
+        course.micro_batch_tokens = halved(budget, max(tokens))
         optimiser.zero_grad()
         free_memory(device)
 

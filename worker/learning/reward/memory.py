@@ -1,9 +1,18 @@
 """What does learning do when memory runs out? It goes on in smaller pieces."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
+
+NO_ROOM = (
+    "DefaultCPUAllocator",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""What errors say that are not PyTorch's own: the CPU's allocator, the driver's, and the libraries' for products."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -36,7 +45,7 @@ def in_pieces(
         except (RuntimeError, MemoryError) as error:
             if not ran_out_of_memory(error):
                 raise
-            budget = max(1, min(budget, tokens(piece)) // 2)
+            budget = halved(budget, tokens(piece))
             waiting = split([item for each in waiting for item in each], budget)
             if piece in waiting:
                 raise no_room(device) from error
@@ -51,7 +60,12 @@ def ran_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a tensor found no room, on a GPU or on a CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in NO_ROOM)
+
+
+def halved(budget: int, tokens: int) -> int:
+    """The next budget, after so many tokens found no room."""
+    return max(1, min(budget, tokens) // 2)
 
 
 def free_memory(device: torch.device) -> None:
@@ -66,3 +80,21 @@ def no_room(device: torch.device) -> ValueError:
         f"the memory of {device} does not hold one label's responses: lower max_tokens, or switch"
         " gradient_checkpointing or lora_rank on, or take a smaller backbone"
     )
+
+
+@contextmanager
+def room_for_weights(device: torch.device) -> Iterator[None]:
+    """Says what to do where memory runs out for what learning keeps of each weight, which no smaller piece changes.
+
+    Raises:
+        ValueError: if memory runs out inside.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        raise ValueError(
+            f"the memory of {device} does not hold the weights with their gradients and Adam's two moments: set"
+            " lora_rank, or take a smaller backbone"
+        ) from error

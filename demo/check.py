@@ -129,6 +129,9 @@ def report(session: Session, project: Project, measured: Measured, exported_rows
     policies, served = _policies(session, project), _served(session, project)
     before = [story for row in measured.before for story in row]
     after = [story for row in measured.after for story in row]
+    low, high = measured.final.low, measured.final.high
+    if low is None or high is None:
+        raise ValueError("a win rate on a single opening has no interval: more test prompts are needed")
     ended = select(Round.id).where(
         Round.project_id == project.id, Round.state.in_((RoundState.PROMOTED, RoundState.REJECTED))
     )
@@ -139,7 +142,7 @@ def report(session: Session, project: Project, measured: Measured, exported_rows
         comparisons=_count(session, select(Comparison.id).where(Comparison.project_id == project.id)),
         reward_heldout_accuracy=_accuracies(session, project),
         oracle_winrate=measured.final.value,
-        oracle_winrate_ci95=(measured.final.low, measured.final.high),
+        oracle_winrate_ci95=(low, high),
         oracle_winrate_by_round=[estimate.value for estimate in measured.winrates],
         kl=[policy.measures["kl"] for policy in policies[1:]],
         ended_rate={"before": ended_rate(before), "after": ended_rate(after)},

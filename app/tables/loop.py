@@ -235,8 +235,10 @@ class PolicyScore(Base):
     reward_model_id: Mapped[int]
     mean: Mapped[float] = mapped_column(Float, comment="normalised score over test prompts")
     winrate: Mapped[float] = mapped_column(Float, comment="against version 0 on the same prompts, ties half")
-    winrate_low: Mapped[float] = mapped_column(Float, comment="95 % interval, bootstrap by prompt")
-    winrate_high: Mapped[float] = mapped_column(Float)
+    winrate_low: Mapped[float | None] = mapped_column(
+        Float, comment="95 % interval, bootstrap by prompt; empty where there is one prompt"
+    )
+    winrate_high: Mapped[float | None] = mapped_column(Float)
     samples: Mapped[int] = mapped_column(Integer)
 
     __table_args__ = (

@@ -17,12 +17,12 @@ class Tick:
 
 @dataclass(frozen=True)
 class Point:
-    """A figure with its interval; y grows downwards, as in every SVG."""
+    """A figure with its interval, if it has one; y grows downwards, as in every SVG."""
 
     x: float
     y: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     says: str
 
 
@@ -63,7 +63,11 @@ class Axis:
 
 
 def draw(
-    rows: Iterable[tuple[float, float, float, float, str]], across: Axis, up: Axis, *, diagonal: bool = False
+    rows: Iterable[tuple[float, float, float | None, float | None, str]],
+    across: Axis,
+    up: Axis,
+    *,
+    diagonal: bool = False,
 ) -> Plot:
     """A plot of rows (x, y, the interval of y, what the point says). `diagonal` draws where y is x."""
     left, right, top, bottom = _LEFT, WIDTH - _RIGHT, _TOP, HEIGHT - _BOTTOM
@@ -74,9 +78,15 @@ def draw(
     def y(value: float) -> float:
         return up.place(value, bottom, top)
 
+    def end_of_interval(value: float | None) -> float | None:
+        return None if value is None else y(value)
+
     start, end = max(across.low, up.low), min(across.high, up.high)
     return Plot(
-        points=[Point(x(at), y(value), y(low), y(high), says) for at, value, low, high, says in rows],
+        points=[
+            Point(x(at), y(value), end_of_interval(low), end_of_interval(high), says)
+            for at, value, low, high, says in rows
+        ],
         across=[Tick(x(value), across.write(value)) for value in across.ticks],
         up=[Tick(y(value), up.write(value)) for value in up.ticks],
         diagonal=(x(start), y(start), x(end), y(end)) if diagonal else None,

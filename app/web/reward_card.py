@@ -75,7 +75,7 @@ def summary(card: Card) -> list[str]:
         share = percent(longer["value"])
         said.append(
             _("Always taking the longer one would be right in %(share)s: it knows more than that.", share=share)
-            if own["low"] > longer["value"]
+            if own["low"] is not None and own["low"] > longer["value"]
             else _("Always taking the longer one would be right in %(share)s: it is not surely better.", share=share)
         )
     if people:
@@ -120,7 +120,7 @@ def _position(probe: Mapping[str, Share | None]) -> Iterator[Finding]:
             mark("Where the first one was better it is right in %(first)s, where a later one was in %(second)s."),
         ),
     ]
-    yield Finding(_("Position"), said, not _within(0.5, chosen))
+    yield Finding(_("Position"), said, _differs(chosen, 0.5))
 
 
 def _length(probe: Mapping[str, Any]) -> Iterator[Finding]:
@@ -141,7 +141,7 @@ def _length(probe: Mapping[str, Any]) -> Iterator[Finding]:
     ]
     if probe.get("correlation") is not None:
         said.append(_("Within a prompt, score and length correlate by %(n)s.", n=f"{probe['correlation']:+.2f}"))
-    yield Finding(_("Length"), said, not _within(chosen["value"], preferred))
+    yield Finding(_("Length"), said, _differs(preferred, chosen["value"]))
 
 
 def _formats(probes: Mapping[str, Mapping[str, Share | None]]) -> Iterator[Finding]:
@@ -155,7 +155,7 @@ def _formats(probes: Mapping[str, Mapping[str, Share | None]]) -> Iterator[Findi
                 people=spread(chosen),
                 model=spread(preferred),
             )
-            yield Finding(_("Format"), [sentence], not _within(chosen["value"], preferred))
+            yield Finding(_("Format"), [sentence], _differs(preferred, chosen["value"]))
 
 
 def _written(probe: Mapping[str, Share | None]) -> Iterator[Finding]:
@@ -173,7 +173,7 @@ def _written(probe: Mapping[str, Share | None]) -> Iterator[Finding]:
                 other=spread(other),
             )
         )
-    worry = own["low"] > other["high"] if own and other else None
+    worry = own["low"] > other["high"] if own and other and None not in (own["low"], other["high"]) else None
     yield Finding(_("Written by a person"), said, worry)
 
 
@@ -183,8 +183,11 @@ def _two_accuracies(first: Share | None, second: Share | None, sentence: str) ->
     return [_(sentence, first=percent(first["value"]), second=percent(second["value"]))]
 
 
-def _within(value: float, share: Share) -> bool:
-    return bool(share["low"] <= value <= share["high"])
+def _differs(share: Share, value: float) -> bool | None:
+    """Whether a value lies outside of a share's interval; None where there is none."""
+    if share["low"] is None:
+        return None
+    return not share["low"] <= value <= share["high"]
 
 
 def reliability(card: Card) -> Plot | None:
@@ -209,7 +212,7 @@ def reliability(card: Card) -> Plot | None:
             for row in rows
         ),
         shares,
-        _shares_from(_bottom(row["right_low"] for row in rows)),
+        _shares_from(_bottom(rows, "right")),
         diagonal=True,
     )
 
@@ -241,12 +244,13 @@ def _curve(rows: Sequence[Card]) -> Plot | None:
             for row in rows
         ),
         Axis(0, most, steps(0, most, most / 4), lambda value: grouped(round(value))),
-        _shares_from(_bottom(row["accuracy_low"] for row in rows)),
+        _shares_from(_bottom(rows, "accuracy")),
     )
 
 
-def _bottom(lows: Iterable[float]) -> float:
-    """The whole tenth below the lowest of some shares, and at most a half: chance."""
+def _bottom(rows: Iterable[Mapping[str, Any]], name: str) -> float:
+    """The whole tenth below the lowest of some shares with their intervals, and at most a half: chance."""
+    lows = [row[name] if row[f"{name}_low"] is None else row[f"{name}_low"] for row in rows]
     return int(min(0.5, *lows) * 10) / 10
 
 
@@ -364,7 +368,7 @@ def _estimate(row: Mapping[str, Any], name: str) -> Share | None:
         "value": row[name],
         "low": row.get(f"{name}_low"),
         "high": row.get(f"{name}_high"),
-        "count": row.get(f"{name}_pairs", row.get("n")),
+        "count": row.get("n", row.get(f"{name}_pairs")),  # the latter in cards of earlier releases
     }
 
 

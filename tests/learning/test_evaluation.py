@@ -6,6 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GPT2Config, GraniteConfig
 
 from worker.learning.evaluation import (
+    Estimate,
     bootstrap_ratio,
     distinct_n,
     ended_rate,
@@ -133,6 +134,15 @@ def test_the_kl_of_samples_is_the_kl_of_the_distributions(tiny_model: Any, tiny_
     error = float(estimates.std()) / 4_000**0.5
     assert exact > 10 * error
     assert float(estimates.mean()) == pytest.approx(exact, abs=4 * error)
+
+
+def test_one_prompt_alone_has_no_interval() -> None:
+    """30 pairs of one prompt do not say how another prompt would come out; nor do prompts without any pair."""
+    won = win_rate(torch.ones(1, 30), torch.zeros(1, 30), 0)
+    assert won == Estimate(1.0, None, None, 30)
+    assert bootstrap_ratio(torch.tensor([2.0, 0.0]), torch.tensor([3, 0]), 0) == Estimate(2 / 3, None, None, 3)
+    moved = implicit_preference(torch.ones(2), torch.zeros(2), torch.zeros(2).long(), 0)
+    assert moved == Estimate(1.0, None, None, 2)
 
 
 def test_a_policy_prefers_what_it_moved_towards() -> None:

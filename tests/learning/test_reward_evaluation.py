@@ -13,6 +13,7 @@ from worker.learning.reward.evaluation import (
     calibration_by_chance,
     calibration_interval,
     expected_calibration_error,
+    figures_with_curve,
     metrics,
     reliability,
     score_errors,
@@ -80,6 +81,17 @@ def test_no_pair_gives_no_figure() -> None:
     figures = measured(pairs_of([], []))
     assert figures["n"] == figures["accuracy_pairs"] == 0
     assert {value for name, value in figures.items() if name not in {"n", "accuracy_pairs"}} == {None}
+
+
+def test_figures_of_one_prompt_have_no_interval() -> None:
+    one = Pairs(FOUR.probabilities, FOUR.outcomes, torch.full((4,), 7))
+    alone = figures_with_curve(one, 0)
+    ends = {name: value for name, value in alone.items() if name.endswith(("_low", "_high"))}
+    assert set(ends) == {f"{name}_{end}" for name in ("accuracy", "nll", "ece") for end in ("low", "high")}
+    assert set(ends.values()) == {None}
+    assert {row[end] for row in alone["reliability"] for end in ("right_low", "right_high")} == {None}
+    assert alone["ece"] == measured(FOUR)["ece"]
+    assert alone["accuracy"] == pytest.approx(3 / 4)
 
 
 def test_pairs_of_one_prompt_do_not_narrow_the_intervals() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.domain import policies, projects, reward_models, rounds, runs
@@ -220,6 +221,19 @@ def test_round_tells_how_its_policy_was_improved(
     with committed() as session:
         link, base = policies.lineage(session, policies.get_policy(session, place.project.id, 1))
     assert (link.improved_by, base.improved_by) == (improve_by, None)
+
+
+def test_a_win_rate_over_one_prompt_has_no_interval(place: AdminProject, committed: Committed, admin: Visitor) -> None:
+    admin.post(f"{place.root}/rounds")
+    finish(committed, place, Step.SAMPLE_RESPONSES)
+    with committed.begin() as session:
+        make_label(session, place)
+    admin.post(f"{place.root}/rounds/1/fire")
+    with committed.begin() as session:
+        add_results(session, rounds.get_round(session, place.project.id, 1))
+        session.execute(update(PolicyScore).values(winrate_low=None, winrate_high=None))
+    page = " ".join(admin.get(f"{place.root}/rounds/1").text.split())
+    assert '<span class="quiet">77%</span>' in page
 
 
 def add_results(session: Session, round_: Round) -> None:

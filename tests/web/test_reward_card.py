@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from sqlalchemy import update
@@ -175,6 +176,35 @@ def test_models_are_listed_and_found_from_their_round(
     assert f"/reward-models/{model.id}" in admin.get(f"{place.root}/rounds/1").text
     assert "labels that were withdrawn" in admin.get(f"{place.root}/reward-models/{judge.id}").text
     assert admin.get(f"{place.root}/reward-models/999").status_code == 404
+
+
+def without_intervals(value: Any) -> Any:
+    """The same card as it is of one prompt alone."""
+    if isinstance(value, list):
+        return [without_intervals(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    is_range = "levels" not in value and "value" not in value  # of a row, not of an estimate
+    return {
+        name: None if name.endswith(("_low", "_high")) or (name in {"low", "high"} and not is_range) else own
+        for name, own in ((name, without_intervals(own)) for name, own in value.items())
+    }
+
+
+def test_a_card_of_one_prompt_has_no_intervals(place: AdminProject, committed: Committed, visit_as: VisitAs) -> None:
+    card = without_intervals(CARD)
+    page = shown(committed, place, visit_as(place.admin), card)
+    assert "it prefers the one that people prefer in 71%." in page
+    assert "would be right in 58%: it is not surely better." in page
+    assert "0.153 <" in page.split("grade 3 of 3</th>")[1].split("</tr>")[0]
+    assert "plot-whisker" not in page
+    assert "strip-interval" not in page
+    assert "look at this" not in page  # without an interval nobody can say
+    assert "None" not in page.split("The whole card")[0]
+    admin = visit_as(place.admin)
+    assert "71%" in admin.get(f"{place.root}/reward-models").text
+    in_short = " ".join(admin.get(f"{place.root}/rounds/1").text.split())
+    assert '<strong>0.710</strong> <span class="quiet"> (412 pairs)' in in_short
 
 
 def test_annotators_and_strangers_never_see_a_card(

@@ -15,11 +15,14 @@ _DRAWN_AT_ONCE = 2**18
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval and the number of things it was counted over."""
+    """A figure with its 95 % interval and the number of things it was counted over.
+
+    One cluster alone says nothing of how much others would differ: there is no interval, and both its ends are None.
+    """
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     count: int
 
 
@@ -39,6 +42,9 @@ def bootstrap_ratio(numerators: Tensor, denominators: Tensor, seed: int, resampl
     if denominators.sum() <= 0:
         raise ValueError("there is nothing to estimate: no pair was counted")
     clusters = len(numerators)
+    value, count = float(numerators.double().sum() / denominators.double().sum()), round(float(denominators.sum()))
+    if int((denominators > 0).sum()) < 2:
+        return Estimate(value, None, None, count)
     sums = []
     generator = generator_for(seed, "bootstrap")
     at_once = max(1, _DRAWN_AT_ONCE // clusters)
@@ -48,8 +54,7 @@ def bootstrap_ratio(numerators: Tensor, denominators: Tensor, seed: int, resampl
     above, below = torch.cat(sums, dim=1)
     ratios = (above / below)[below > 0]
     low, high = ratios.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    value = float(numerators.double().sum() / denominators.double().sum())
-    return Estimate(value, low, high, round(float(denominators.sum())))
+    return Estimate(value, low, high, count)
 
 
 def bootstrap_mean(values: Tensor, clusters: Tensor, seed: int, weights: Tensor | None = None) -> Estimate:

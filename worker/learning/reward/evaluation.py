@@ -133,8 +133,8 @@ def calibration_by_chance(confidences: Tensor, seed: int, bins: int = BINS, draw
     return sum(_binned_error(sure, own, bins) for own in _shared(outcomes, _ties(sure))) / draws
 
 
-def calibration_interval(pairs: Pairs, seed: int, resamples: int = 500) -> tuple[float, float]:
-    """The 95 % interval of the calibration error, over prompts drawn with replacement.
+def calibration_interval(pairs: Pairs, seed: int, resamples: int = 500) -> tuple[float, float] | tuple[None, None]:
+    """The 95 % interval of the calibration error, over prompts drawn with replacement; of one prompt there is none.
 
     The error of a resample is biased upwards once more, so that its percentiles would miss the truth: the interval is
     the basic one, 2 e - quantile (Davison and Hinkley 1997, section 5.2), cut off at 0.
@@ -142,6 +142,8 @@ def calibration_interval(pairs: Pairs, seed: int, resamples: int = 500) -> tuple
     confidences, order = pairs.confidences.sort(stable=True)
     right, ties = pairs.right[order], _ties(confidences)
     clusters, place = torch.unique(pairs.prompts[order], return_inverse=True)
+    if len(clusters) < 2:
+        return None, None
     generator = generator_for(seed, "calibration")
     errors = []
     for _ in range(resamples):

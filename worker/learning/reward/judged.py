@@ -10,8 +10,8 @@ from worker.learning.evaluation import bootstrap_mean
 from worker.learning.records import Judgement, Label
 from worker.learning.reward.evaluation import Pairs, prompt_key
 
-Share = dict[str, float | int] | None
-"""An estimate as JSON (`value`, `low`, `high`, `count`); None where nothing was counted."""
+Share = dict[str, float | int | None] | None
+"""An estimate as JSON, see `evaluation.Estimate` (`value`, `low`, `high`, `count`); None where nothing was counted."""
 
 
 @dataclass(frozen=True)

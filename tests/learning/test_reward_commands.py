@@ -203,6 +203,10 @@ def test_an_earlier_model_is_gone_on_from_and_replaced(fitted: Path, tiny_folder
         (["--set", "epochs"], "epochs is no NAME=VALUE, such as epochs=2"),
         (["--set", "epochs=many"], "settings: epochs: "),
         (["--set", "epochs=0"], "epochs must be a number above 0, not 0"),
+        (["--set", "checkpoint_seconds=nan"], "checkpoint_seconds must be a number that is not negative, not nan"),
+        (["--set", "checkpoint_seconds=-5"], "checkpoint_seconds must be a number that is not negative, not -5"),
+        (["--settings", "true.json"], "settings: epochs: Input should be a valid integer"),
+        (["--validation", "data.jsonl", "--held-out-share", "0.9"], "since there are 4 validation lines"),
         (["--set", "learning_rate=nan"], "learning_rate must be a number above 0 or left out, not nan"),
         (["--set", "weight_decay=inf"], "weight_decay must be a number that is not negative, not inf"),
         (["--set", "set_weight=2"], "settings: set_weight: "),
@@ -230,6 +234,7 @@ def test_what_cannot_be_fitted_is_said(
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("years of work")
     (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "true.json").write_text('{"posterior": false, "epochs": true}')
     (tmp_path / "broken.toml").write_text("epochs =")
     written(tmp_path / "data.jsonl", planted(4, 9))
     written(tmp_path / "bad.jsonl", [*planted(1, 9), {"prompt": "a", "responses": "b"}])

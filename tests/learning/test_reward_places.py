@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from tests.planted import rankings
 from worker.commands.reward import reward
+from worker.learning.checkpoints import hash_folder
 
 QUICK = ["--set", "posterior=false", "--set", "precision=fp32", "--device", "cpu"]
 OTHER = "name another folder"
@@ -45,7 +47,7 @@ def process(*arguments: Any) -> list[str]:
 
 
 def alone() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads()), "HF_HUB_OFFLINE": "1"}
 
 
 def said(run: Result) -> str:
@@ -131,6 +133,22 @@ def test_two_at_once_do_not_write_one_folder(labels: Path, tiny_folder: Path, tm
     shutil.rmtree(tmp_path / "out.checkpoints")
     assert fit(labels, tiny_folder, out, "--seed", "2").exit_code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.jsonl", "out"]
+
+
+def test_a_learning_curve_that_is_killed_goes_on_to_the_same_bytes(
+    labels: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    more = ["--set", "epochs=8", "--set", "checkpoint_seconds=0", "--held-out-share", "0.5", "--learning-curve"]
+    assert fit(labels, tiny_folder, tmp_path / "whole", *more).exit_code == 0
+    child = subprocess.Popen(
+        process(labels, tiny_folder, tmp_path / "killed", *more), env=alone(), stderr=subprocess.DEVNULL
+    )
+    wait_for(child, lambda: any((tmp_path / "killed.checkpoints").glob("curve-*/step-*")))
+    child.kill()
+    child.wait()
+    assert fit(labels, tiny_folder, tmp_path / "killed", *more).exit_code == 0
+    assert hash_folder(tmp_path / "killed") == hash_folder(tmp_path / "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "labels.jsonl", "whole"]
 
 
 def test_a_disk_that_fails_ends_in_one_line(labels: Path, tiny_folder: Path, tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ from worker.learning.reward.scales import on_common_scales
 from worker.learning.reward.splits import Sides, read_sides
 
 PRECISIONS = ["auto", "fp32", "bf16"]
-OF_SEVERAL_FITS = ("1-fresh", "1-warm", "k-1-fresh", "k-1-warm", "fit-[0-9]*")
-"""The folders among the checkpoints where several ways are tried, or several fits averaged."""
+OF_SEVERAL_FITS = ("1-fresh", "1-warm", "k-1-fresh", "k-1-warm", "fit-[0-9]*", "curve-[0-9]*")
+"""The folders among the checkpoints where several ways are tried, fits averaged, or a learning curve drawn."""
 
 
 @click.group()
@@ -102,9 +102,17 @@ def fit(
         if curve and not held_out:
             raise ValueError("a learning curve needs held-out labels: give --validation or --held-out-share")
         with progress_bar() as report:
-            fitted = fit_reward_model(
-                backbone, train, checked, chosen, seed, report, where, checkpoints=checkpoints, start=start
+            fit_on = partial(
+                fit_reward_model,
+                backbone,
+                validation=checked,
+                settings=chosen,
+                seed=seed,
+                report=report,
+                device=where,
+                start=start,
             )
+            fitted = fit_on(labels=train, checkpoints=checkpoints)
             model = normalise(fitted.reward_model, *references) if any(references) else fitted.reward_model
             card = {
                 **reward_card(model, held_out, seed),
@@ -121,7 +129,7 @@ def fit(
                 card["learning_curve"] = reward_learning_curve(
                     train,
                     held_out,
-                    lambda part: fit_reward_model(backbone, part, checked, chosen, seed, report, where, start=start),
+                    lambda part: fit_on(labels=part, checkpoints=checkpoints / f"curve-{len(part)}"),
                     card,
                     seed,
                 )

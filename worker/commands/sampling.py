@@ -18,7 +18,8 @@ from worker.learning.sampling import Sampler, SamplingSettings, check_room, poli
 OF_OTHER_RESPONSES = frozenset(
     {
         *("response", "completion", "completions", "chosen", "rejected", "preferred_output", "non_preferred_output"),
-        *("ranking", "groups", "strength", "levels", "ties", "scores", "given_scores", "deviations", "outputs"),
+        *("ranking", "groups", "strength", "levels", "ties", "scores", "deviations", "outputs"),
+        *("given_scores", "given_deviations", "given_outputs"),
         *("criteria", "answers", "shown", "shown_order", "implied", "corrections"),
     }
 )

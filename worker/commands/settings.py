@@ -48,8 +48,13 @@ def names_of(kind: type) -> list[str]:
 def _flat(values: Mapping[str, Any], start: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= _flat(value, f"{start}{name}.") if isinstance(value, dict) else {f"{start}{name}": value}
+        flat |= _flat(value, f"{start}{name}.") if isinstance(value, dict) else {f"{start}{name}": _said(value)}
     return flat
+
+
+def _said(value: Any) -> Any:
+    """True and false as `--set` has them, in letters: pydantic would take them for 1 and 0 where a number belongs."""
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:

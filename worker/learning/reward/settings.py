@@ -79,7 +79,14 @@ class RewardSettings:
         for name in ("learning_rate", "head_learning_rate", "micro_batch_tokens", "lora_rank"):
             if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be a number above 0 or left out, not {value}")
-        for name in ("implied_weight", "criteria_weight", "score_weight", "centre_coefficient", "weight_decay"):
+        for name in (
+            "implied_weight",
+            "criteria_weight",
+            "score_weight",
+            "centre_coefficient",
+            "weight_decay",
+            "checkpoint_seconds",
+        ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a number that is not negative, not {getattr(self, name)}")
         if not 0 <= self.warmup_share <= 1:

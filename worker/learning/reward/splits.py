@@ -59,13 +59,19 @@ def read_sides(path: Path, validation: Path | None, share: float | None, only_go
         only_good: leave lines out that cannot be read.
 
     Raises:
-        ValueError: if a line cannot be read or names an unknown split, or no line is left to learn from.
+        ValueError: if a line cannot be read or names an unknown split, no line is left to learn from, or a share is
+            given though validation lines are.
     """
     skipped: list[LineError] | None = [] if only_good else None
     by_side = _by_side(read_lines(path, skipped, _parse_with_side))
     if validation is not None:
         by_side["validation"] += read_lines(validation, skipped)
-    elif not by_side["validation"]:
+    if share and by_side["validation"]:
+        raise ValueError(
+            "--held-out-share is for labels of which nothing is named to choose by: leave it out, since there are"
+            f" {len(by_side['validation']):,} validation lines"
+        )
+    if validation is None and not by_side["validation"]:
         by_side["train"], by_side["validation"] = held_out(by_side["train"], _share(by_side["train"], share))
     if not by_side["train"]:
         raise ValueError(f'{path} has no line to learn from: all of them are held out or named by their "split"')

@@ -37,12 +37,11 @@ RELIABILITY = [
 def part(value: float, ece: float = 0.08, n: int = 400) -> dict[str, Any]:
     """All figures on a part of the pairs, with its curve."""
     calibration = {"ece": ece, "ece_low": ece - 0.03, "ece_high": ece + 0.03, "ece_by_chance": 0.07}
-    return {**figures(value, n=n), **calibration, "accuracy_pairs": n, "reliability": RELIABILITY}
+    return {**figures(value, n=n), **calibration, "reliability": RELIABILITY}
 
 
 CARD: dict[str, Any] = {
     **figures(0.71, 0.56, 412),
-    "accuracy_pairs": 412,
     "ece": 0.031,
     "ece_low": 0.0,
     "ece_high": 0.06,

@@ -81,7 +81,7 @@ def test_the_card_by_hand(reward_model: RewardModel) -> None:
     won, lost = expit(differences - cut), expit(-differences - cut)
     assert card["accuracy"] == pytest.approx((differences > 0).mean())
     assert card["nll"] == pytest.approx(-np.log(won / (won + lost)).mean(), rel=1e-5)
-    assert card["n"] == card["accuracy_pairs"] == len(differences) == 6 * 2 + 6 * 3 + 12
+    assert card["n"] == len(differences) == 6 * 2 + 6 * 3 + 12
     assert card["accuracy_low"] <= card["accuracy"] <= card["accuracy_high"]
     assert card["measured_on"] == "orders"
     assert sum(row["count"] for row in card["reliability"]) == len(differences)
@@ -187,7 +187,7 @@ def test_corrections_alone_are_measured_and_named(reward_model: RewardModel) -> 
 
 def test_a_card_without_labels_says_so(reward_model: RewardModel) -> None:
     card = reward_card(reward_model, [])
-    assert (card["accuracy"], card["accuracy_pairs"], card["nll"], card["measured_on"]) == (None, 0, None, None)
+    assert (card["accuracy"], card["n"], card["nll"], card["measured_on"]) == (None, 0, None, None)
     assert card["noise_ceiling"] is None
     assert card["longer_wins"] == {"characters": None, "tokens": None}
     json.dumps(card, allow_nan=False)

@@ -8,7 +8,7 @@ import torch
 from worker.learning.records import Judgement, Label
 from worker.learning.reward.card import reward_card
 from worker.learning.reward.curve import learning_curve, reward_learning_curve
-from worker.learning.reward.evaluation import Figures, metrics, prompt_key
+from worker.learning.reward.evaluation import Figures, Pairs, figures, prompt_key
 from worker.learning.reward.fitting import FittedRewardModel, RewardSettings, fit_reward_model
 
 pytestmark = pytest.mark.learning
@@ -28,7 +28,7 @@ def test_a_learning_curve_grows_by_whole_prompts() -> None:
 
     def fit_and_measure(labels: Sequence[Label]) -> Figures:
         seen.append(list(labels))
-        return metrics(torch.full((10,), 1 - 1 / len(labels)), torch.ones(10), torch.arange(10), 0)
+        return figures(Pairs(torch.full((10,), 1 - 1 / len(labels)), torch.ones(10), torch.arange(10)), 0)
 
     rows = learning_curve(labels_of(10, 3), [30, 4, 12, 99], fit_and_measure, seed=1)
     assert [row["labels"] for row in rows] == [4, 12, 30]

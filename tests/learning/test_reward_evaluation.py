@@ -13,8 +13,8 @@ from worker.learning.reward.evaluation import (
     calibration_by_chance,
     calibration_interval,
     expected_calibration_error,
+    figures,
     figures_with_curve,
-    metrics,
     reliability,
     score_errors,
 )
@@ -32,17 +32,17 @@ FOUR = pairs_of([0.6, 0.3, 0.8, 0.1], [1, 1, 1, 0])
 
 
 def measured(pairs: Pairs) -> Figures:
-    return metrics(pairs.probabilities, pairs.outcomes, pairs.prompts, 0)
+    return figures(pairs, 0)
 
 
-def test_metrics_of_four_pairs_by_hand() -> None:
-    figures = measured(FOUR)
-    assert figures["accuracy"] == pytest.approx(3 / 4)
-    assert figures["nll"] == pytest.approx(-(math.log(0.6) + math.log(0.3) + math.log(0.8) + math.log(0.9)) / 4)
+def test_figures_of_four_pairs_by_hand() -> None:
+    found = measured(FOUR)
+    assert found["accuracy"] == pytest.approx(3 / 4)
+    assert found["nll"] == pytest.approx(-(math.log(0.6) + math.log(0.3) + math.log(0.8) + math.log(0.9)) / 4)
     # Four bins of one pair each: |1 - 0.6|, |0 - 0.7|, |1 - 0.8|, |1 - 0.9|, each a quarter.
-    assert figures["ece"] == pytest.approx((0.4 + 0.7 + 0.2 + 0.1) / 4)
-    assert figures["n"] == figures["accuracy_pairs"] == 4
-    low, high = figures["accuracy_low"], figures["accuracy_high"]
+    assert found["ece"] == pytest.approx((0.4 + 0.7 + 0.2 + 0.1) / 4)
+    assert found["n"] == 4
+    low, high = found["accuracy_low"], found["accuracy_high"]
     assert low is not None
     assert high is not None
     assert 0 <= low < 0.75 < high <= 1
@@ -65,10 +65,10 @@ def test_calibration_error_against_numpy() -> None:
 
 
 def test_an_undecided_model_is_half_right() -> None:
-    figures = measured(pairs_of([0.5, 0.5, 0.5], [1, 1, 1]))
-    assert figures["accuracy"] == 0.5
-    assert figures["nll"] == pytest.approx(math.log(2))
-    assert figures["ece"] == 0
+    found = measured(pairs_of([0.5, 0.5, 0.5], [1, 1, 1]))
+    assert found["accuracy"] == 0.5
+    assert found["nll"] == pytest.approx(math.log(2))
+    assert found["ece"] == 0
 
 
 def test_a_sure_mistake_stays_finite() -> None:
@@ -78,9 +78,9 @@ def test_a_sure_mistake_stays_finite() -> None:
 
 
 def test_no_pair_gives_no_figure() -> None:
-    figures = measured(pairs_of([], []))
-    assert figures["n"] == figures["accuracy_pairs"] == 0
-    assert {value for name, value in figures.items() if name not in {"n", "accuracy_pairs"}} == {None}
+    found = measured(pairs_of([], []))
+    assert found["n"] == 0
+    assert {value for name, value in found.items() if name != "n"} == {None}
 
 
 def test_figures_of_one_prompt_have_no_interval() -> None:
@@ -97,8 +97,8 @@ def test_figures_of_one_prompt_have_no_interval() -> None:
 def test_pairs_of_one_prompt_do_not_narrow_the_intervals() -> None:
     noise = torch.Generator().manual_seed(0)
     p, won = torch.rand(60, generator=noise), (torch.rand(60, generator=noise) < 0.6).long()
-    once = metrics(p, won, torch.arange(60), 0)
-    copied = metrics(p.repeat(20), won.repeat(20), torch.arange(60).repeat(20), 0)
+    once = measured(Pairs(p, won, torch.arange(60)))
+    copied = measured(Pairs(p.repeat(20), won.repeat(20), torch.arange(60).repeat(20)))
     assert copied["n"] == 1_200
     for name in ("accuracy_low", "accuracy_high", "nll_low", "nll_high"):
         assert copied[name] == pytest.approx(once[name])

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from tests.label_files import labels_in
 from worker.learning.json_lines import LineError
 from worker.learning.records import Prompt
-from worker.learning.reward.files import read_labels, read_lines, score_file
+from worker.learning.reward.files import read_lines, score_file
 from worker.learning.reward.lines import LARGEST_NUMBER
 from worker.learning.reward.model import Scored
 from worker.learning.reward.observations import Weighting, observe, shape_of
@@ -34,14 +35,14 @@ def test_marks_line_ends_and_blank_lines_do_not_matter(tmp_path: Path) -> None:
     lines = [b'{"prompt": "Hello", "responses": ["a", "b"], "ranking": [0, 1]}'] * 2
     file = tmp_path / "windows.jsonl"
     file.write_bytes(b"\xef\xbb\xbf" + b"\r\n\r\n".join(lines) + b"\r\n  \r\n")
-    assert len(read_labels(file)) == 2
+    assert len(labels_in(file)) == 2
     packed = tmp_path / "packed.jsonl.gz"
     packed.write_bytes(gzip.compress(file.read_bytes()))
-    assert read_labels(packed) == read_labels(file)
+    assert labels_in(packed) == labels_in(file)
 
 
 def test_separators_of_unicode_do_not_end_a_line(tmp_path: Path) -> None:
-    (label,) = read_labels(written(tmp_path, {"prompt": "Hello", "response": "a\u2028b\u0085c"}))
+    (label,) = labels_in(written(tmp_path, {"prompt": "Hello", "response": "a\u2028b\u0085c"}))
     assert label.responses == ("a\u2028b\u0085c",)
 
 
@@ -64,7 +65,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, content: bytes, reason: str) 
     file = tmp_path / "broken.jsonl"
     file.write_bytes(content)
     with pytest.raises(ValueError) as error:
-        read_labels(file)
+        labels_in(file)
     assert str(error.value).startswith(str(file))
     if "not an object" not in reason:
         assert reason in str(error.value)
@@ -74,14 +75,14 @@ def test_files_that_cannot_be_read(tmp_path: Path, content: bytes, reason: str) 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nothing\.jsonl cannot be read: No such file or directory"):
-        read_labels(tmp_path / "nothing.jsonl")
+        labels_in(tmp_path / "nothing.jsonl")
 
 
 def test_the_first_ten_bad_lines_are_named_and_the_others_counted(tmp_path: Path) -> None:
     good = {"prompt": "Hello", "responses": ["a", "b"], "ranking": [0, 1]}
     file = written(tmp_path, good, *[{"prompt": "Hello", "responses": [True, "b"]}] * 12, good)
     with pytest.raises(ValueError) as error:
-        read_labels(file)
+        labels_in(file)
     first, *named, more = str(error.value).split("\n")
     assert first == f"{file}: 12 lines cannot be read, and nothing was done"
     assert named == [f'  line {number}: "responses"[0] is true, not a text' for number in range(2, 12)]
@@ -108,7 +109,7 @@ def test_an_unknown_split_is_a_bad_line_of_a_file_to_learn_from(tmp_path: Path) 
 def test_scores_as_large_as_they_may_be_keep_a_finite_scale(tmp_path: Path) -> None:
     line = {"prompt": "Hello", "responses": ["a", "b"]}
     scores = [[-LARGEST_NUMBER, LARGEST_NUMBER], [LARGEST_NUMBER, 0]]
-    labels = read_labels(written(tmp_path, *[line | {"scores": own} for own in scores]))
+    labels = labels_in(written(tmp_path, *[line | {"scores": own} for own in scores]))
     shape = shape_of(labels, annotators=False)
     observed = observe(labels, [[0, 1], [2, 3]], shape, Weighting())
     mean, deviation = shape.moments["score"]
@@ -162,7 +163,7 @@ def test_scores_are_added_to_every_line(tmp_path: Path) -> None:
     assert rows[1]["given_scores"] == [4, 5]
     assert (rows[1]["scores"], rows[1]["nested"]) == ([2.0, 1.0], {"a": [1, None]})
     assert rows[2]["scores"] == [2.0]
-    assert [label.overall.scores for label in read_labels(out)] == [(), (4.0, 5.0), ()]
+    assert [label.overall.scores for label in labels_in(out)] == [(), (4.0, 5.0), ()]
     again = tmp_path / "again.jsonl.gz"
     score_file(out, again, by_length)
     assert gzip.decompress(again.read_bytes()) == out.read_bytes()
@@ -174,7 +175,7 @@ def test_peoples_scores_stay_theirs_beside_columns_of_any_name(tmp_path: Path) -
     own = {"scores": [1, 2], "deviations": [9, 9], "outputs": {"by": "ada"}}
     file = written(tmp_path, {"prompt": "Hello", "responses": ["a", "bb"], **own})
     for _ in range(2):
-        assert [label.overall.scores for label in read_labels(file)] == [(1.0, 2.0)]
+        assert [label.overall.scores for label in labels_in(file)] == [(1.0, 2.0)]
         score_file(file, file, by_length)
     (row,) = map(json.loads, file.read_text().splitlines())
     assert {key: row[f"given_{key}"] for key in own} == own
@@ -184,7 +185,7 @@ def test_peoples_scores_stay_theirs_beside_columns_of_any_name(tmp_path: Path) -
 def test_scores_under_the_name_that_is_kept_for_them_stay(tmp_path: Path) -> None:
     file = written(tmp_path, {"prompt": "Hello", "responses": ["a", "bb"], "scores": None, "given_scores": [3, 4]})
     score_file(file, file, by_length)
-    assert [label.overall.scores for label in read_labels(file)] == [(3.0, 4.0)]
+    assert [label.overall.scores for label in labels_in(file)] == [(3.0, 4.0)]
 
 
 def test_the_file_that_a_link_leads_to_gets_the_scores(tmp_path: Path) -> None:
@@ -242,3 +243,13 @@ def test_chinese_pairs() -> None:
     assert len(lines) == 500
     assert lines[0].prompt[0]["role"] == "user"
     assert lines[0].prompt[0]["content"].startswith("20个关于新鲜果汁菜单的口号")
+
+
+def test_labels_of_weight_0_are_on_no_side(tmp_path: Path) -> None:
+    pair = {"prompt": "Hello", "responses": ["a", "b"], "ranking": [0, 1]}
+    splits = ["train", "train", "validation", "test", "test", "test"]
+    lines = [pair | {"prompt": str(number), "split": split} for number, split in enumerate(splits)]
+    silent = [line | {"weight": 0} for line in lines] + [{"prompt": "Hello", "response": "a"}]
+    sides = read_sides(written(tmp_path, *lines, *silent), None, None)
+    assert [len(labels) for labels in sides.labels] == [2, 1, 3]
+    assert all(label.weight == 1 for labels in sides.labels for label in labels)

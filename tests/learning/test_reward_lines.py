@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.label_files import labels_in
 from worker.learning.records import Judgement, Label, Message, Scale
-from worker.learning.reward.files import read_labels
 
 HELLO = (Message(role="user", content="Hello"),)
 
@@ -19,13 +19,13 @@ def written(folder: Path, *lines: Any) -> Path:
 
 
 def label_of(folder: Path, **line: Any) -> Label:
-    (label,) = read_labels(written(folder, {"prompt": "Hello"} | line))
+    (label,) = labels_in(written(folder, {"prompt": "Hello"} | line))
     return label
 
 
 def refused(folder: Path, line: Any) -> str:
     with pytest.raises(ValueError) as error:
-        read_labels(written(folder, line))
+        labels_in(written(folder, line))
     assert f"{folder / 'lines.jsonl'}: 1 line cannot be read, and nothing was done\n  line 1: " in str(error.value)
     return str(error.value).split("line 1: ")[1]
 
@@ -95,7 +95,7 @@ def test_without_levels_the_largest_strength_of_the_file_says_how_many_there_are
     def pair(ranking: list[Any], **more: Any) -> dict[str, Any]:
         return {"prompt": "Hello", "responses": ["a", "b"], "ranking": ranking} | more
 
-    labels = read_labels(
+    labels = labels_in(
         written(
             tmp_path,
             pair([0, 1], strength=1),
@@ -120,7 +120,7 @@ def test_whether_responses_could_be_tied_may_be_said(tmp_path: Path) -> None:
     with_ties, without = Scale(1, ties=True), Scale(1, ties=False)
 
     def scales(*lines: dict[str, Any]) -> list[Scale]:
-        return [label.overall.scale for label in read_labels(written(tmp_path, *lines))]
+        return [label.overall.scale for label in labels_in(written(tmp_path, *lines))]
 
     assert scales(three) == [without]
     assert scales(three | {"ties": True} | correction) == [with_ties, without]
@@ -132,10 +132,10 @@ def test_whether_responses_could_be_tied_may_be_said(tmp_path: Path) -> None:
 def test_labels_to_be_compared_with_a_model_take_its_scales(tmp_path: Path) -> None:
     file = written(tmp_path, {"prompt": "Hello", "responses": ["a", "b"], "ranking": [0, 1], "strength": 2})
     known = {"overall": (Scale(4, ties=False), Scale(3, ties=True), Scale(1, ties=True))}
-    assert read_labels(file, known)[0].overall.scale == Scale(3, ties=True)
-    assert read_labels(file, {"overall": (Scale(1, ties=True),)})[0].overall.scale == Scale(2, ties=False)
+    assert labels_in(file, known)[0].overall.scale == Scale(3, ties=True)
+    assert labels_in(file, {"overall": (Scale(1, ties=True),)})[0].overall.scale == Scale(2, ties=False)
     plain = written(tmp_path, {"prompt": "Hello", "responses": ["a", "b"], "ranking": [0, 1]})
-    assert read_labels(plain, {"overall": (Scale(3, ties=True),)})[0].overall.scale == Scale(1, ties=False)
+    assert labels_in(plain, {"overall": (Scale(3, ties=True),)})[0].overall.scale == Scale(1, ties=False)
 
 
 def test_a_correction_is_never_a_tie_and_has_no_grade(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_correction_is_never_a_tie_and_has_no_grade(tmp_path: Path) -> None:
         {"prompt": "Hello", "chosen": "c", "rejected": "a", "implied": True, "strength": 0},
         {"prompt": "Hello", "responses": ["a", "b", "c"], "ranking": [[0, 1], 2]},
     )
-    scales = [(label.implied, label.overall.scale) for label in read_labels(file)]
+    scales = [(label.implied, label.overall.scale) for label in labels_in(file)]
     graded, corrected = (False, Scale(2, ties=True)), (True, Scale(1, ties=False))
     assert scales == [graded, corrected, graded, corrected, corrected, (False, Scale(1, ties=True))]
 
@@ -178,11 +178,11 @@ def test_pairs_as_trl_writes_them(tmp_path: Path) -> None:
         {"input": {"messages": said}, "preferred_output": answer("a"), "non_preferred_output": answer("b")},
     ]
     expected = Label(HELLO, ("a", "b"), Judgement(((0,), (1,)), scale=Scale(1, ties=False)))
-    assert read_labels(written(tmp_path, *lines)) == [expected] * len(lines)
+    assert labels_in(written(tmp_path, *lines)) == [expected] * len(lines)
 
 
 def test_texts_that_begin_alike_have_their_prompt_in_common(tmp_path: Path) -> None:
-    (label,) = read_labels(written(tmp_path, {"chosen": "The sky is blue.", "rejected": "The sky is black."}))
+    (label,) = labels_in(written(tmp_path, {"chosen": "The sky is blue.", "rejected": "The sky is black."}))
     assert label.prompt == ({"role": "user", "content": "The sky is"},)
     assert label.responses == (" blue.", " black.")
 
@@ -193,7 +193,7 @@ def test_rankings_as_nemo_writes_them(tmp_path: Path) -> None:
         {"rank": rank, "completion": [{"role": "assistant", "content": text}]}
         for rank, text in ((1, "a"), (0, "b"), (1, "c"))
     ]
-    (label,) = read_labels(written(tmp_path, {"context": said, "completions": ranked, "task_name": "x"}))
+    (label,) = labels_in(written(tmp_path, {"context": said, "completions": ranked, "task_name": "x"}))
     assert (label.prompt, label.responses, label.overall.groups) == (HELLO, ("a", "b", "c"), ((1,), (0, 2)))
 
 
@@ -203,7 +203,7 @@ def test_one_response_says_nothing_but_can_be_scored(tmp_path: Path) -> None:
         {"prompt": "Hello", "completion": "a", "scores": [3]},
         {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "a"}]},
     ]
-    labels = read_labels(written(tmp_path, *lines))
+    labels = labels_in(written(tmp_path, *lines))
     assert [label.responses for label in labels] == [("a",)] * 3
     assert [label.overall.scores for label in labels] == [(), (3.0,), ()]
 
@@ -230,7 +230,7 @@ def test_our_own_export_of_rankings(tmp_path: Path) -> None:
         "comparison_id": 2,
         "revision_id": 3,
     }
-    label, correction = read_labels(written(tmp_path, line))
+    label, correction = labels_in(written(tmp_path, line))
     assert label.overall.groups == ((2,), (0,))
     assert label.overall.scores == (3.5, None, 4.2)
     assert label.criteria["helpful"].scores == (3.0, 3.0, 5.0)
@@ -243,7 +243,7 @@ def test_our_own_export_of_rankings(tmp_path: Path) -> None:
 
 def test_our_own_export_of_pairs(tmp_path: Path) -> None:
     pair = {"prompt": "Hello", "chosen": "a", "rejected": "b", "split": "test", "annotator_id": 5}
-    graded, plain, implied = read_labels(
+    graded, plain, implied = labels_in(
         written(
             tmp_path,
             pair | {"strength": 2, "implied": False},

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from worker.learning.records import Judgement, Label, Scale
-from worker.learning.reward.agreement import by_agreement, noise_ceiling
+from worker.learning.reward.agreement import ALL_AGREE, agreement_level, by_agreement, noise_ceiling
 from worker.learning.reward.judged import JudgedPair, judged_pairs
 from worker.learning.reward.probes import (
     FORMATS,
@@ -41,7 +41,8 @@ def judge(labels: Sequence[Label], scores: Sequence[Sequence[float]]) -> list[Ju
 
 
 def value(share: Any) -> float:
-    assert share["low"] <= share["value"] <= share["high"]
+    if share["low"] is not None:  # None where all is of one prompt
+        assert share["low"] <= share["value"] <= share["high"]
     return float(share["value"])
 
 
@@ -104,6 +105,15 @@ def test_the_same_texts_in_other_places_are_the_same_pair_and_a_person_votes_onc
 def test_nobody_can_agree_on_the_order_of_one_text() -> None:
     labels = [a_label(FIRST, ("a", "a"), annotator=name) for name in ("ada", "bob")]
     assert noise_ceiling(judge(labels, [[0.0, 0.0]] * 2), 0) is None
+
+
+def test_only_all_of_them_all_agree() -> None:
+    assert [agreement_level(share) for share in (0.5, 0.75, 0.99, 1.0)] == [
+        (0.0, 0.75),
+        (0.75, 1.0),
+        (0.75, 1.0),
+        ALL_AGREE,
+    ]
 
 
 def test_figures_by_agreement() -> None:

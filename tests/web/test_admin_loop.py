@@ -239,7 +239,7 @@ def test_a_win_rate_over_one_prompt_has_no_interval(place: AdminProject, committ
 def add_results(session: Session, round_: Round) -> None:
     """What the steps of a round store."""
     run = runs.list_runs(session, round_.project_id)[0]
-    card = {"accuracy": 0.71, "accuracy_low": 0.65, "accuracy_high": 0.77, "accuracy_pairs": 200, "epochs": 2}
+    card = {"accuracy": 0.71, "accuracy_low": 0.65, "accuracy_high": 0.77, "n": 200, "epochs": 2}
     model = reward_models.add_reward_model(
         session,
         round_,

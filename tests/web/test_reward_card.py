@@ -26,7 +26,7 @@ FORM = {
 }
 EMPTY = {
     "accuracy": None,
-    "accuracy_pairs": 0,
+    "n": 0,
     "nll": None,
     "ece": None,
     "reliability": [],

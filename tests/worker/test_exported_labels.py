@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 from app.domain import exports, labels, snapshots
 from app.domain.exports import Format
 from tests.factories_labelling import lease, make_desk, set_form
+from tests.label_files import labels_in
 from tests.whole_answers import make_whole_answers
 from worker.learning.records import Label, Scale
-from worker.learning.reward.files import read_labels
 from worker.learning.reward.observations import teaches
 from worker.steps.taught import as_labels
 
@@ -28,7 +28,7 @@ def test_an_export_of_rankings_says_what_the_loop_is_taught(session: Session, tm
     snapshot = snapshots.take_snapshot(session, place.project.id)
     file = tmp_path / "rankings.jsonl"
     file.write_text("".join(exports.lines(session, snapshot, Format.RANKINGS)))
-    read = [label for label in read_labels(file) if teaches(label)]
+    read = [label for label in labels_in(file) if teaches(label)]
     taught = [
         label
         for ranked in snapshots.each_ranking(session, snapshot)
@@ -60,7 +60,7 @@ def test_an_export_of_pairs_says_their_scale(
     assert row["answers"]["criteria"]["score"] == {"scores": [3, 3]}
     file = tmp_path / "rankings.jsonl"
     file.write_text(line)
-    (read,) = read_labels(file)
+    (read,) = labels_in(file)
     (ranked,) = snapshots.rankings(session, snapshot)
     assert [told(read)] == list(map(told, as_labels(ranked)))
     assert (read.overall.strength, read.overall.scale) == (2, Scale(levels, ties))
@@ -74,7 +74,7 @@ def test_exports_of_pairs_hold_the_same_pairs(session: Session, tmp_path: Path, 
     file = tmp_path / "pairs.jsonl"
     file.write_text("".join(exports.lines(session, snapshot, style)))
     rows = list(map(json.loads, file.read_text().splitlines()))
-    read = read_labels(file)
+    read = labels_in(file)
     assert [label.implied for label in read] == [False, True]
     assert [label.annotator for label in read] == [str(row["annotator_id"]) for row in rows]
     assert all(label.overall.groups == ((0,), (1,)) for label in read)

@@ -298,7 +298,7 @@ def test_partial_rankings_and_corrections_are_fitted_on(
     assert round_.state is RoundState.IMPROVING
     assert card["labels"] == {"fitted_on": 12, "chosen_on": 12, "test": 6}
     assert 0 < card["corrections"] < 12
-    assert card["accuracy_pairs"] > 0
+    assert card["n"] > 0
 
 
 def test_scores_alone_are_fitted_on(committed: Committed, tiny_folder: Path, artifacts: Path) -> None:

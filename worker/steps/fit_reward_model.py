@@ -255,4 +255,4 @@ def _sample_reference(attempt: Attempt, inputs: RoundInputs, prompts: Sequence[P
 def _in_words(card: Mapping[str, Any]) -> str:
     if card["accuracy"] is None:
         return "no labels of test prompts to measure it on"
-    return f"accuracy {card['accuracy']:.3f} on {card['accuracy_pairs']} pairs of test prompts"
+    return f"accuracy {card['accuracy']:.3f} on {card['n']} pairs of test prompts"

@@ -7,8 +7,9 @@ from typing import Any
 from worker.learning.reward.evaluation import figures_with_curve
 from worker.learning.reward.judged import JudgedPair, Share, as_pairs, half_ties, share
 
-AGREEMENT_LEVELS = ((0.0, 0.75), (0.75, 1.0), (1.0, 1.0))
-"""From which share of agreeing annotators on, and below which; the last is all of them."""
+ALL_AGREE = (1.0, 1.0)
+AGREEMENT_LEVELS = ((0.0, 0.75), (0.75, 1.0), ALL_AGREE)
+"""From which share of agreeing annotators on, and below which."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,12 @@ def by_agreement(judged: Sequence[JudgedPair], seed: int) -> list[dict[str, Any]
             settled.append((votes.agreeing(majority) / (len(votes.ordered) + votes.ties), majority))
     rows: list[dict[str, Any]] = []
     for low, high in AGREEMENT_LEVELS:
-        own = [pair for agreed, pair in settled if low <= agreed < high or agreed == low == high]
+        own = [pair for agreed, pair in settled if agreement_level(agreed) == (low, high)]
         if own:
             rows.append({"low": low, "high": high, **figures_with_curve(as_pairs(own), seed)})
     return rows
+
+
+def agreement_level(agreed: float) -> tuple[float, float]:
+    """The one of `AGREEMENT_LEVELS` that a share of agreeing annotators is in."""
+    return next(((low, high) for low, high in AGREEMENT_LEVELS if low <= agreed < high), ALL_AGREE)

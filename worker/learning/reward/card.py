@@ -57,7 +57,7 @@ def reward_card(reward_model: RewardModel, labels: Sequence[Label], seed: int = 
     no others. `measured_on` says what the pairs are from: `orders`, or where the labels have none, `scores` or
     `criteria` (see `shape_of`), or `corrections`. All intervals are of 95 %, over prompts. Keys:
 
-    - of `evaluation.figures_with_curve`: `accuracy` (`_low`, `_high`, `_pairs`), `nll`, `ece`, `ece_by_chance`, `n`,
+    - of `evaluation.figures_with_curve`: `accuracy` (`_low`, `_high`), `nll`, `ece`, `ece_by_chance`, `n`,
       `reliability`;
     - `by_grade`: rows with `levels` (of the scale), `grade` and the same figures;
     - `by_criterion`: the same figures by name, of the criterion's own output;

@@ -28,7 +28,7 @@ def learning_curve(
     Args:
         labels: to learn from.
         sizes: numbers of labels; those beyond all labels are taken as all.
-        fit_and_measure: fits on the labels given and returns `evaluation.metrics` on pairs of other prompts.
+        fit_and_measure: fits on the labels given and returns `evaluation.figures` on pairs of other prompts.
 
     Returns:
         A row a size, the smallest first: `labels`, and of the measurements `accuracy` and `nll` with their intervals

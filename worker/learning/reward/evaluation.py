@@ -50,23 +50,14 @@ class Pairs:
         return _right(self.probabilities, self.outcomes)
 
 
-def metrics(probabilities: Tensor, outcomes: Tensor, prompts: Tensor, seed: int) -> Figures:
+def figures(pairs: Pairs, seed: int) -> Figures:
     """The figures of a reward model on ordered pairs; ties are left out before.
 
     Keys: `accuracy`, `nll` (mean -log P of the order, in nats) and `ece` (`expected_calibration_error`), each with a
-    95 % interval over prompts (`_low`, `_high`); `ece_by_chance`, the error that a perfectly calibrated model shows on
-    so many pairs; `n` and `accuracy_pairs`, the number of pairs. Where there is none, that is 0 and all else None.
-
-    Args:
-        probabilities: P(first is better | no tie) [pairs].
-        outcomes: 1 where people put the first before the second, else 0 [pairs].
-        prompts: a number of its prompt for each pair [pairs].
+    95 % interval over prompts (`_low`, `_high`; None where there is one prompt); `ece_by_chance`, the error that a
+    perfectly calibrated model shows on so many pairs; and `n`, the number of pairs. Where there is none, that is 0 and
+    all else None.
     """
-    return figures(Pairs(probabilities, outcomes, prompts), seed)
-
-
-def figures(pairs: Pairs, seed: int) -> Figures:
-    """As `metrics`."""
     own = brief_figures(pairs, seed)
     calibration: Figures = {"ece": None, "ece_low": None, "ece_high": None, "ece_by_chance": None}
     if len(pairs):
@@ -74,11 +65,11 @@ def figures(pairs: Pairs, seed: int) -> Figures:
         low, high = calibration_interval(pairs, seed)
         chance = calibration_by_chance(pairs.confidences, seed)
         calibration = {"ece": error, "ece_low": low, "ece_high": high, "ece_by_chance": chance}
-    return {**own, **calibration, "accuracy_pairs": len(pairs)}
+    return {**own, **calibration}
 
 
 def figures_with_curve(pairs: Pairs, seed: int) -> dict[str, Any]:
-    """As `metrics`, and the `reliability` curve behind `ece`."""
+    """As `figures`, and the `reliability` curve behind `ece`."""
     return {**figures(pairs, seed), "reliability": reliability(pairs, seed)}
 
 

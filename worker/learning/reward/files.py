@@ -1,15 +1,14 @@
 """Where do labels come from where there is no server, and where do scores go? JSON Lines, plain or gzipped."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
 from worker.learning.json_lines import Json, LineError, Row, each_line, refusal, written_lines
 from worker.learning.progress import Progress, Report, silent
-from worker.learning.records import Label, Prompt, Scale
+from worker.learning.records import Label, Prompt
 from worker.learning.reward.lines import Line, is_scored, parse_line
 from worker.learning.reward.model import Scored
-from worker.learning.reward.scales import on_common_scales
 
 EXAMPLE = 'a line is {"prompt": "...", "responses": ["...", "..."], "ranking": [[0], [1]]}'
 SCORED_AT_ONCE = 512
@@ -26,19 +25,6 @@ Read = tuple[Row, Line | LineError]
 # Reading
 
 
-def read_labels(path: Path, known: Mapping[str, Sequence[Scale]] | None = None) -> list[Label]:
-    """Everything that a file says of responses: a label a line, and one for each correction in it.
-
-    Args:
-        path: JSON Lines; docs/reward.md says what a line may hold.
-        known: the scales of a fitted model by judgement, where the labels are to be compared with it.
-
-    Raises:
-        ValueError: if a line cannot be read, naming the first ten that cannot, or if there is none.
-    """
-    return labels_of(on_common_scales(read_lines(path), known))
-
-
 def labels_of(lines: Sequence[Line]) -> list[Label]:
     """The labels of all lines, in their order."""
     return list(chain.from_iterable(line.labels for line in lines))
@@ -50,10 +36,11 @@ def read_lines(
     """The lines of a file; those that cannot be read are put into `skipped` where it is given.
 
     Args:
+        path: JSON Lines; docs/reward.md says what a line may hold.
         parse: as `parse_line`; it may refuse more.
 
     Raises:
-        ValueError: as `read_labels`.
+        ValueError: if a line cannot be read, naming the first ten that cannot, or if there is none.
     """
     lines: list[Line] = []
     bad: list[LineError] = []

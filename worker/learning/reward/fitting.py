@@ -100,7 +100,7 @@ def fit_reward_model(
     taught, checked = _teaching(labels, settings), _teaching(validation, settings)
     if not taught:
         raise ValueError(
-            f"none of the {len(labels)} labels says anything: there is nothing to fit. A label needs a weight above 0,"
+            "no label says anything: there is nothing to fit. A label needs a weight above 0,"
             " and an order of two responses or a score"
         )
     shape = shape_of([*taught, *checked], annotators=settings.annotators == "learned")

@@ -11,6 +11,7 @@ from worker.learning.records import Label
 from worker.learning.reward.evaluation import prompt_key
 from worker.learning.reward.files import labels_of, read_lines
 from worker.learning.reward.lines import Line, parse_line
+from worker.learning.reward.observations import teaches
 from worker.learning.reward.scales import on_common_scales
 from worker.learning.reward.shapes import BadLine
 
@@ -31,10 +32,14 @@ class Sides:
 
     @property
     def labels(self) -> tuple[list[Label], list[Label], list[Label]]:
-        """The labels of each side, on scales that all of them share."""
+        """The labels of each side that say anything, on scales that all of them share."""
         settled = on_common_scales([*self.train, *self.validation, *self.test])
         first, second = len(self.train), len(self.train) + len(self.validation)
-        return labels_of(settled[:first]), labels_of(settled[first:second]), labels_of(settled[second:])
+        train, checked, test = (
+            list(filter(teaches, labels_of(lines)))
+            for lines in (settled[:first], settled[first:second], settled[second:])
+        )
+        return train, checked, test
 
     @property
     def shared_prompts(self) -> int:

@@ -102,17 +102,8 @@ def fit(
         if curve and not held_out:
             raise ValueError("a learning curve needs held-out labels: give --validation or --held-out-share")
         with progress_bar() as report:
-            fit_on = partial(
-                fit_reward_model,
-                backbone,
-                validation=checked,
-                settings=chosen,
-                seed=seed,
-                report=report,
-                device=where,
-                start=start,
-            )
-            fitted = fit_on(labels=train, checkpoints=checkpoints)
+            fit_on = partial(fit_reward_model, backbone, seed=seed, report=report, device=where, start=start)
+            fitted = fit_on(train, checked, chosen, checkpoints=checkpoints)
             model = normalise(fitted.reward_model, *references) if any(references) else fitted.reward_model
             card = {
                 **reward_card(model, held_out, seed),
@@ -129,7 +120,7 @@ def fit(
                 card["learning_curve"] = reward_learning_curve(
                     train,
                     held_out,
-                    lambda part: fit_on(labels=part, checkpoints=checkpoints / f"curve-{len(part)}"),
+                    lambda part: fit_on(part, checked, chosen, checkpoints=checkpoints / f"curve-{len(part)}"),
                     card,
                     seed,
                 )

@@ -2,7 +2,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import wraps
-from itertools import chain
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +213,24 @@ def test_labels_that_share_responses_stand_in_one_step() -> None:
         assert [0, 2, 5] in [sorted(batch) for batch in batches]
         assert any({1, 4} <= set(batch) for batch in batches)
     assert shuffled_batches(Encoded([], places), 3, 0, 0) != shuffled_batches(Encoded([], places), 3, 0, 1)
+
+
+def test_a_prompt_that_is_larger_than_a_forward_is_cut_where_few_responses_are_shared(tiny_folder: Path) -> None:
+    """All pairs of each four of sixteen responses, mixed, and pairs that join the fours: in forwards of four."""
+    words = ["good", "bad", "dog", "sun", "moon", "tree", "red", "blue"]
+    texts = [f"{'the cat ' * 4}{one} {other}" for other in ("cat", "the") for one in words]
+    pairs = [(4 * number + a, 4 * number + b) for a, b in combinations(range(4), 2) for number in range(4)]
+    pairs += [(3, 4), (7, 8), (11, 12)]
+    order = Judgement(((0,), (1,)))
+    fit = new_fit(tiny_folder, [Label(prompt("the cat"), (texts[a], texts[b]), order) for a, b in pairs])
+    [whole] = fit.taught.encoded.sets
+    budget = len(whole.prompt_ids) + 4 * max(map(len, whole.response_ids))
+    parts = micro_batches(fit.reward_model.forward, fit.taught, range(27), budget)
+    assert sorted(chain.from_iterable(parts)) == list(range(27))
+    read = [own for part in parts for own in fit.taught.select(part).sets]
+    assert all(own.tokens <= budget for own in read)
+    assert sum(len(own.response_ids) for own in read) <= 16 + 2 * 3  # the three that join may bring theirs once more
+    assert close(gradients(fit, parts), gradients(fit, [range(27)]))
 
 
 def test_what_is_larger_than_a_step_is_cut_between_comparisons() -> None:

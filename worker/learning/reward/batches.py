@@ -1,8 +1,10 @@
 """Which labels stand in the same optimiser step, and which in the same forward?"""
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from heapq import heappop, heappush
 from itertools import chain
 
 import torch
@@ -25,6 +27,21 @@ class EncodedLabels:
     def _homes(self) -> list[tuple[int, int]]:
         """Of each place among all responses: its set, and its index there."""
         return [(home, index) for home, own in enumerate(self.encoded.sets) for index in range(len(own.response_ids))]
+
+    @cached_property
+    def texts(self) -> list[dict[int, int]]:
+        """The tokens of each text that a label reads: a response by its place, the prompt of set i by ~i."""
+        sets = self.encoded.sets
+        read = []
+        for own in self.encoded.places:
+            homes = [(place, *self._homes[place]) for place in own]
+            responses = {place: len(sets[home].response_ids[index]) for place, home, index in homes}
+            read.append(responses | {~home: len(sets[home].prompt_ids) for _, home, _ in homes})
+        return read
+
+    def new_tokens(self, label: int, read: Mapping[int, int]) -> int:
+        """How many tokens a label's responses have that are not among the texts read."""
+        return sum(tokens for text, tokens in self.texts[label].items() if text >= 0 and text not in read)
 
     def select(self, chosen: Sequence[int]) -> Encoded:
         """What some labels need: sets with their responses alone, and the places of those in them."""
@@ -75,8 +92,9 @@ def shuffled_batches(encoded: Encoded, size: int, seed: int, epoch: int) -> list
     """The epoch's optimiser steps, each up to `size` labels as indices; every label stands in one of them.
 
     Labels that share responses stay together: pairs of a set that are spread over steps overfit within an epoch
-    (Ouyang et al. 2022, section 3.5), and each response is encoded once. What is larger than a step is cut, anew every
-    epoch, but not between the labels of one comparison.
+    (Ouyang et al. 2022, section 3.5), and each response is encoded once, but for a few where a forward has no room for
+    all labels of a prompt (`micro_batches`). What is larger than a step is cut, anew every epoch, but not between the
+    labels of one comparison.
     """
     generator = generator_for(seed, "epoch", epoch)
     units = list(chain.from_iterable(_cut(unit, encoded, size, generator) for unit in connected(encoded.places)))
@@ -128,10 +146,32 @@ def micro_batches(forward: Forward, labels: EncodedLabels, batch: Sequence[int],
 
 
 def _small_groups(labels: EncodedLabels, batch: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Labels of one prompt, in parts of at most `budget` tokens where they have more, with few responses in several.
+
+    A part goes on with the label that brings the fewest new tokens, among those that share a response with it.
+    """
+    places = labels.encoded.places
     for group in labels.clusters(batch):
-        if len(group) > 1 and sum(own.tokens for own in labels.select(group).sets) > budget:
-            ordered = sorted(group, key=lambda label: labels.encoded.places[label])
-            for half in (ordered[: len(group) // 2], ordered[len(group) // 2 :]):
-                yield from _small_groups(labels, half, budget)
-        else:
-            yield group
+        waiting = dict.fromkeys(sorted(group, key=places.__getitem__))
+        readers: dict[int, list[int]] = defaultdict(list)
+        for label in waiting:
+            for place in set(places[label]):
+                readers[place].append(label)
+        while waiting:
+            part: list[int] = []
+            read: dict[int, int] = {}
+            near: list[tuple[int, int]] = []  # new tokens, label; of a label's entries the newest comes first
+            while waiting:
+                _, label = heappop(near) if near else (0, next(iter(waiting)))
+                if label not in waiting:
+                    continue
+                grown = read | labels.texts[label]
+                if part and sum(grown.values()) > budget:
+                    break
+                del waiting[label]
+                part.append(label)
+                beside = {one for place in places[label] if place not in read for one in readers[place]}
+                read = grown
+                for one in beside & waiting.keys():
+                    heappush(near, (labels.new_tokens(one, read), one))
+            yield part

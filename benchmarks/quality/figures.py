@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.report import MET, Series, result
-from worker.learning.evaluation import bootstrap_mean
+from worker.learning.evaluation import Estimate, bootstrap_mean
 from worker.learning.reward.evaluation import Pairs, expected_calibration_error, negative_log_likelihoods
 
 SEED = 1
@@ -102,9 +102,14 @@ def comparison(
         if metric.each is not None:
             both, every = joined(ours, repeats), joined(others, repeats)
             gap = bootstrap_mean(metric.each(both) - metric.each(every), both.prompts, SEED)
-            made["difference"] = [round(number, 4) for number in (gap.value, gap.low, gap.high)]
+            made["difference"] = [round(gap.value, 4), *ends(gap)]
         rows.append(made)
     return rows
+
+
+def ends(estimate: Estimate) -> list[float | None]:
+    """The interval; all of one prompt has none."""
+    return [None if end is None else round(end, 4) for end in (estimate.low, estimate.high)]
 
 
 def show(results: Sequence[Row]) -> None:
@@ -113,7 +118,8 @@ def show(results: Sequence[Row]) -> None:
     for one in results:
         peer = f"{one['peer']:.4f}" if one["peer"] is not None else ""
         goal = f"{one['goal']:g}" if one["goal"] is not None else ""
-        gap = "{:+.4f} ({:+.4f} to {:+.4f})".format(*one["difference"]) if "difference" in one else ""
+        value, low, high = one.get("difference", (None, None, None))
+        gap = "" if value is None else f"{value:+.4f}" + ("" if low is None else f" ({low:+.4f} to {high:+.4f})")
         beside = f"   beside {one['peer_name']}" if one["peer_name"] else ""
         met = MET[one["met"]]
         print(f"{one['case']:52} {one['metric']:9} {one['ours']:7.4f} {peer:>7} {goal:>5} {met:3}  {gap}{beside}")

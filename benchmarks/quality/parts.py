@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, geometric_mean
 
 from benchmarks.quality.corpora import Fold, plain_pairs, prompt_of, strict, with_ties
-from benchmarks.quality.figures import ACCURACY, ECE, NLL, Row, averaged, comparison, joined, row
+from benchmarks.quality.figures import ACCURACY, ECE, NLL, Row, averaged, comparison, ends, joined, row
 from benchmarks.quality.fits import Fit, Fitter, Measured
 from worker.learning.evaluation import bootstrap_mean
 from worker.learning.records import Label
@@ -118,7 +118,7 @@ def cross_topic(measured: Sequence[Measured]) -> list[Row]:
         for number, (own, other) in enumerate(zip(accuracy, longer, strict=True), start=1)
     ]
     floor = row(f"{whole}, floor", ACCURACY, accuracy, longer, "longer wins", FLOOR)
-    floor["interval"] = [round(interval.low, 4), round(interval.high, 4)]
+    floor["interval"] = ends(interval)
     by_chance = calibration_by_chance(every.confidences, SEED)
     calibration = row(whole, ECE, [ECE.of(own) for own in pairs], goal=CALIBRATED, value=ECE.of(every))
     calibration["by_chance"] = round(by_chance, 4)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from worker.learning.records import Judgement, Label, Scale
+from worker.learning.reward.columns import OrderRow, PairRow, ScoreRow, columns_of, pairs_of
 
 OVERALL = "overall"
 """The output that orders responses as a whole: the reward."""
@@ -270,8 +271,8 @@ class _Rows:
         self._columns = {output: column for column, output in enumerate(shape.outputs)}
         self._annotators: dict[str | None, int] = {name: place for place, name in enumerate(shape.annotators)}
         self._rungs = shape.first_rungs
-        self._orders: dict[int, list[tuple[float, ...]]] = defaultdict(list)
-        self._scores: list[tuple[float, ...]] = []
+        self._orders: dict[int, list[OrderRow]] = defaultdict(list)
+        self._scores: list[ScoreRow] = []
         self._labels: list[tuple[float, float]] = []
 
     def add(self, number: int, label: Label, places: Sequence[int]) -> None:
@@ -303,15 +304,15 @@ class _Rows:
             weight *= self._weighting.criteria_weight
         turns = {response: turn for turn, response in enumerate(label.shown)}
         self._orders[count].append(
-            (
-                number,
-                self._columns[order.output],
-                self._rungs[order.output, order.scale],
-                order.grade,
-                weight,
-                *order.ranks,
-                *(places[response] for response in order.responses),
-                *(turns.get(response, 0) for response in order.responses),
+            OrderRow(
+                label=number,
+                output=self._columns[order.output],
+                first_rung=self._rungs[order.output, order.scale],
+                grade=order.grade,
+                weight=weight,
+                ranks=order.ranks,
+                places=[places[response] for response in order.responses],
+                turns=[turns.get(response, 0) for response in order.responses],
             )
         )
 
@@ -324,48 +325,33 @@ class _Rows:
         if output != SCORE:
             weight *= self._weighting.criteria_weight
         column, scored = self._columns[output], self._shape.scored.index(output)
-        self._scores += [(number, column, scored, weight, place, (score - mean) / deviation) for place, score in given]
+        self._scores += [
+            ScoreRow(number, column, scored, weight, place, (score - mean) / deviation) for place, score in given
+        ]
 
     def observations(self) -> Observations:
         """All that was noted, as tensors."""
-        parts = [_pairs(np.array(rows), count) for count, rows in sorted(self._orders.items())]
-        pairs = np.concatenate(parts, axis=1) if parts else np.empty((7, 0))
-        scores = np.array(self._scores).reshape(-1, 6).T
-        labels = np.array(self._labels).reshape(-1, 2).T
+        parts = [pairs_of(OrderRow(*columns_of(rows))) for _, rows in sorted(self._orders.items())]
+        pairs = PairRow(*(map(np.concatenate, zip(*parts, strict=True)) if parts else [np.empty(0)] * 7))
+        scores = ScoreRow(*(columns_of(self._scores) if self._scores else [np.empty(0)] * 6))
+        annotators, weights = np.array(self._labels).reshape(-1, 2).T
         return Observations(
-            pair_label=_whole(pairs[0]),
-            output=_whole(pairs[1]),
-            rung=_whole(pairs[2]),
-            pair_weight=_real(pairs[3]),
-            first=_whole(pairs[4]),
-            second=_whole(pairs[5]),
-            shown=_real(pairs[6]),
-            score_label=_whole(scores[0]),
-            scored_output=_whole(scores[1]),
-            scored=_whole(scores[2]),
-            score_weight=_real(scores[3]),
-            response=_whole(scores[4]),
-            score=_real(scores[5]),
-            annotator=_whole(labels[0]),
-            label_weight=_real(labels[1]),
+            pair_label=_whole(pairs.label),
+            output=_whole(pairs.output),
+            rung=_whole(pairs.rung),
+            pair_weight=_real(pairs.weight),
+            first=_whole(pairs.first),
+            second=_whole(pairs.second),
+            shown=_real(pairs.shown),
+            score_label=_whole(scores.label),
+            scored_output=_whole(scores.output),
+            scored=_whole(scores.scored),
+            score_weight=_real(scores.weight),
+            response=_whole(scores.response),
+            score=_real(scores.score),
+            annotator=_whole(annotators),
+            label_weight=_real(weights),
         )
-
-
-def _pairs(rows: np.ndarray, count: int) -> np.ndarray:
-    """Rows of orders of `count` responses as pairs [7, pairs]: label, column, rung, weight, first, second, shown."""
-    one, other = np.triu_indices(count, 1)  # orders name the better response first, so `one` is never the worse
-    label, column, rung, grade, weight = (rows[:, place, None] for place in range(5))
-    ranks, places, turns = np.split(rows[:, 5:], 3, axis=1)
-    table = np.broadcast_arrays(
-        label,
-        column,
-        rung + grade * (ranks[:, one] != ranks[:, other]),
-        weight,
-        places[:, one],
-        places[:, other],
-        np.sign(turns[:, other] - turns[:, one]),
-    )
-    return np.stack([part.reshape(-1) for part in table])
 
 
 def _whole(values: np.ndarray) -> Tensor:

@@ -72,10 +72,7 @@ def arguments(asked: argparse.Namespace, fitter: Fitter, splits: list[Fold], say
         rates = parts.RATES if whole and not asked.quick else parts.RATES[-1:]
         checked = parts.check(fitter, splits if whole else few, places, rates, say)
         if whole:
-            final = [one.first for one in checked]
-            if not asked.quick:
-                final = parts.run(fitter, [parts.final_fit(one) for one in checked], say)
-            results += parts.cross_topic(final)
+            results += cross_topic(asked, fitter, checked, say)
     if "curve" in asked.parts:
         say("curve ...")
         results += parts.curve(fitter, checked[:FEWER], QUICK_SIZES if asked.quick else SIZES, say)
@@ -86,6 +83,18 @@ def arguments(asked: argparse.Namespace, fitter: Fitter, splits: list[Fold], say
         say("noise ...")
         results += parts.annotator_noise(fitter, few, say)
     return results
+
+
+def cross_topic(
+    asked: argparse.Namespace, fitter: Fitter, checked: list[parts.Checked], say: Callable[[str], None]
+) -> list[Row]:
+    """A single fit and, unless it is to be quick, the mean weights of several, on all training debates."""
+    if asked.quick:
+        return parts.cross_topic([one.first for one in checked])
+    final = [parts.final_fit(one) for one in checked]
+    measured = parts.run(fitter, [*final, *map(parts.averaging, final)], say)
+    single, averaged = measured[: len(final)], measured[len(final) :]
+    return [*parts.cross_topic(single), *parts.cross_topic(averaged, f", mean weights of {parts.MEMBERS} fits")]
 
 
 def parsed() -> argparse.Namespace:

@@ -106,15 +106,20 @@ def final_fit(checked: Checked) -> Fit:
     return replace(fit, slope=geometric_mean(one.slope for one in checked.fits))
 
 
-def cross_topic(measured: Sequence[Measured]) -> list[Row]:
+def averaging(fit: Fit) -> Fit:
+    """As many fits as an ensemble has members, made one model by the mean of their weights."""
+    return replace(fit, settings=replace(fit.settings, averaged_fits=MEMBERS))
+
+
+def cross_topic(measured: Sequence[Measured], how: str = "") -> list[Row]:
     """Is the more convincing argument found in debates that were never seen, and are the probabilities right?"""
     pairs = [one.pairs for one in measured]
     accuracy, longer = [ACCURACY.of(own) for own in pairs], [float(one.longer.mean()) for one in measured]
     every = joined(pairs)
     interval = bootstrap_mean(every.right, every.prompts, SEED)
-    whole = f"arguments, {len(pairs)} folds"
+    whole = f"arguments, {len(pairs)} folds{how}"
     rows = [
-        row(f"arguments, fold {number}", ACCURACY, [own], [other], "longer wins")
+        row(f"arguments, fold {number}{how}", ACCURACY, [own], [other], "longer wins")
         for number, (own, other) in enumerate(zip(accuracy, longer, strict=True), start=1)
     ]
     floor = row(f"{whole}, floor", ACCURACY, accuracy, longer, "longer wins", FLOOR)
@@ -155,8 +160,8 @@ def ensembles(fitter: Fitter, checked: Sequence[Checked], say: Callable[[str], N
     """Does it help to ask the head's posterior, the mean of several models' weights, or all of them, instead of one?"""
     seeds = range(SEED + 1, SEED + MEMBERS)
     others = [strict_fit(one.fold, seed=seed, rate=one.rate) for seed in seeds for one in checked]
-    averaging = [averaged_fit(one) for one in checked]
-    fitted = run(fitter, [*others, *averaging], say)
+    alone = [strict_fit(one.fold, rate=one.rate) for one in checked]
+    fitted = run(fitter, [*others, *map(averaging, alone)], say)
     measured = [*(one.first for one in checked), *fitted[: len(others)]]
     # By fold and then by member; a single model is every member, one after another.
     members = [measured[place :: len(checked)] for place in range(len(checked))]
@@ -169,12 +174,6 @@ def ensembles(fitter: Fitter, checked: Sequence[Checked], say: Callable[[str], N
         *comparison(f"arguments, mean weights of {MEMBERS} models", mean_weights, single, "single model", MEMBERS),
         *comparison(f"arguments, {MEMBERS} models", together, single, "single model", MEMBERS),
     ]
-
-
-def averaged_fit(checked: Checked) -> Fit:
-    """As many fits as an ensemble has members, made one."""
-    alone = strict_fit(checked.fold, rate=checked.rate)
-    return replace(alone, settings=replace(alone.settings, averaged_fits=MEMBERS))
 
 
 def annotator_noise(fitter: Fitter, folds: Sequence[Fold], say: Callable[[str], None]) -> list[Row]:

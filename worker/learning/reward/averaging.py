@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from worker.learning.course import put_weights
 from worker.learning.reward.model import RewardModel
@@ -19,25 +19,15 @@ def average_fits(reward_model: RewardModel, count: int, fit: Callable[[int], Non
         fit: learns in place, from the weights as they are, given the number of the fit, from 0 on.
     """
     begun = _copies(reward_model)
-    sums = {name: value.zero_() for name, value in _copies(reward_model).items()}
+    sums = {name: value.new_zeros(value.shape) for name, value in begun.items()}
     for number in range(count):
-        put_weights(_weights(reward_model), begun)
+        put_weights(reward_model.weights(), begun)
         fit(number)
         for name, fitted in _copies(reward_model).items():
             sums[name] += fitted
-    put_weights(_weights(reward_model), {name: value / count for name, value in sums.items()})
-
-
-def _weights(reward_model: RewardModel) -> dict[str, nn.Parameter]:
-    parts = {"model": reward_model.model, "heads": reward_model.heads, "answers": reward_model.answers}
-    return {
-        f"{part}.{name}": parameter
-        for part, module in parts.items()
-        if module is not None
-        for name, parameter in module.named_parameters()
-    }
+    put_weights(reward_model.weights(), {name: value / count for name, value in sums.items()})
 
 
 def _copies(reward_model: RewardModel) -> dict[str, Tensor]:
     """Of all weights, on the CPU."""
-    return {name: weight.detach().to("cpu", copy=True) for name, weight in _weights(reward_model).items()}
+    return {name: weight.detach().to("cpu", copy=True) for name, weight in reward_model.weights().items()}

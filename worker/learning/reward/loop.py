@@ -46,15 +46,8 @@ class Fit:
     @cached_property
     def weights(self) -> dict[str, nn.Parameter]:
         """All that is learned, by name."""
-        own = self.reward_model
-        parts = {"model": own.model, "heads": own.heads, "answers": own.answers}
-        return {
-            f"{part}.{name}": parameter
-            for part, module in parts.items()
-            if module is not None
-            for name, parameter in module.named_parameters()
-            if parameter.requires_grad and parameter.numel()
-        }
+        named = self.reward_model.weights().items()
+        return {name: parameter for name, parameter in named if parameter.requires_grad and parameter.numel()}
 
     @cached_property
     def learning_rate(self) -> float:

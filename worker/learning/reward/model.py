@@ -71,6 +71,12 @@ class RewardModel:
         """The most tokens of a prompt and one response together."""
         return longest_text(self.model, self.max_tokens)
 
+    def weights(self) -> dict[str, nn.Parameter]:
+        """All weights by name, heads and answers included."""
+        parts = {"model": self.model, "heads": self.heads, "answers": self.answers}
+        named = ((part, module.named_parameters()) for part, module in parts.items() if module is not None)
+        return {f"{part}.{name}": weight for part, weights in named for name, weight in weights}
+
     def read(self, features: Tensor) -> Tensor:
         """The outputs [responses, outputs], not yet moved to the zero of the scores, of features [responses, width]."""
         overall: Tensor = output_layer(self.model)(features)

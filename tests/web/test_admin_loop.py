@@ -157,15 +157,19 @@ def test_curves_are_sent_point_by_point(place: AdminProject, committed: Committe
     assert admin.get(f"{address}?after={last}").json()["points"] == []
 
 
-def test_round_tells_its_verdict_scores_and_lineage(place: AdminProject, committed: Committed, admin: Visitor) -> None:
+def label_and_add_results(place: AdminProject, committed: Committed, admin: Visitor) -> None:
+    """A first round with a label, a reward model and a new policy; its steps after the samples are still to be run."""
     admin.post(f"{place.root}/rounds")
     finish(committed, place, Step.SAMPLE_RESPONSES)
     with committed.begin() as session:
         make_label(session, place)
     admin.post(f"{place.root}/rounds/1/fire")
     with committed.begin() as session:
-        round_ = rounds.get_round(session, place.project.id, 1)
-        add_results(session, round_)
+        add_results(session, rounds.get_round(session, place.project.id, 1))
+
+
+def test_round_tells_its_verdict_scores_and_lineage(place: AdminProject, committed: Committed, admin: Visitor) -> None:
+    label_and_add_results(place, committed, admin)
     finish(committed, place, Step.FIT_REWARD_MODEL)
     finish(committed, place, Step.IMPROVE_POLICY)
     won = {"value": 0.75, "low": 0.7, "high": 0.8, "count": 400}
@@ -224,13 +228,8 @@ def test_round_tells_how_its_policy_was_improved(
 
 
 def test_a_win_rate_over_one_prompt_has_no_interval(place: AdminProject, committed: Committed, admin: Visitor) -> None:
-    admin.post(f"{place.root}/rounds")
-    finish(committed, place, Step.SAMPLE_RESPONSES)
+    label_and_add_results(place, committed, admin)
     with committed.begin() as session:
-        make_label(session, place)
-    admin.post(f"{place.root}/rounds/1/fire")
-    with committed.begin() as session:
-        add_results(session, rounds.get_round(session, place.project.id, 1))
         session.execute(update(PolicyScore).values(winrate_low=None, winrate_high=None))
     page = " ".join(admin.get(f"{place.root}/rounds/1").text.split())
     assert '<span class="quiet">77%</span>' in page
